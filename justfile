@@ -1,0 +1,32 @@
+# Short names for the usual commands. `just` is not needed: each line can be typed by hand.
+
+# List the recipes.
+default:
+    @just --list
+
+# Everything a change must pass before it is submitted.
+check: && test
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
+    if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; else echo "cargo-deny is not installed: skipped here, run by .ci/run"; fi
+
+# Format the code.
+fmt:
+    cargo fmt --all
+
+# Run the tests on SQLite and PostgreSQL; arguments go to `cargo test`.
+test *args:
+    ./scripts/test.sh {{ args }}
+
+# Start the server with the default settings.
+run *args:
+    cargo run --locked -- serve {{ args }}
+
+# Write docs/openapi.json and docs/configuration.md anew.
+openapi:
+    UPDATE=1 cargo test --locked --test it contract
+
+# What continuous integration runs.
+ci:
+    ./.ci/run

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+#
+# Prepares a machine for building and testing: installs what is missing and nothing else. Run by scripts/test.sh and by
+# .ci/run; safe to run again (a second run takes about a second) and safe to run twice at the same time.
+#
+#   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
+#   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
+#   Python        target/verifiers/venv          PyJWT reads our tokens as a stranger would
+#   Node.js       target/verifiers/node          jose does the same
+#
+# Debian packages are installed with apt-get, through sudo when not root. Rust itself must be there (https://rustup.rs).
+# Whatever cannot be installed stops the script: no test is skipped for want of a tool.
+
+set -euo pipefail
+
+readonly PYJWT_VERSION=2.10.1
+readonly JOSE_VERSION=6.2.18
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root verifiers=$root/target/verifiers
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+    say "$*"
+    exit 1
+}
+
+has_c_toolchain() {
+    command -v cc make pkg-config >/dev/null || return 1
+    # Debian's perl-base has a perl, but not the modules that OpenSSL's build loads.
+    perl -MFindBin -MIPC::Cmd -MFile::Compare -MFile::Copy -e 1 2>/dev/null
+}
+
+has_postgres() {
+    [[ -n ${TEST_POSTGRES_URL:-} ]] || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+# A python3 that can make a virtualenv. Debian's own is second, for machines whose first one cannot.
+find_python() {
+    local candidate
+    for candidate in python3 /usr/bin/python3; do
+        if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+has_node() { command -v node >/dev/null && command -v npm >/dev/null; }
+
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "not root and no sudo: cannot run: $*"
+    fi
+}
+
+install_packages() {
+    local packages=()
+    has_c_toolchain || packages+=(build-essential perl pkg-config)
+    has_postgres || packages+=(postgresql)
+    find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
+    command -v node >/dev/null || packages+=(nodejs)
+    command -v npm >/dev/null || packages+=(npm)
+    [[ ${#packages[@]} -gt 0 ]] || return 0
+
+    command -v apt-get >/dev/null || die "missing, and no apt-get to install them with; install what corresponds to: ${packages[*]}"
+    say "installing ${packages[*]}"
+    # Wait for another apt-get instead of failing.
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600)
+    as_root "${apt[@]}" update >&2 || die "apt-get update failed"
+    as_root "${apt[@]}" install -y --no-install-recommends "${packages[@]}" >&2 || die "apt-get install failed: ${packages[*]}"
+
+    has_c_toolchain || die "the C toolchain is still incomplete"
+    has_postgres || die "no PostgreSQL server under /usr/lib/postgresql"
+    find_python >/dev/null || die "python3 still cannot make a virtualenv"
+    has_node || die "node or npm is still missing"
+}
+
+has_python_verifier() {
+    [[ -x $verifiers/venv/bin/python ]] || return 1
+    "$verifiers/venv/bin/python" - "$PYJWT_VERSION" 2>/dev/null <<'PYTHON'
+import importlib.metadata, sys
+import cryptography, jwt, requests
+sys.exit(importlib.metadata.version("PyJWT") != sys.argv[1])
+PYTHON
+}
+
+install_python_verifier() {
+    ! has_python_verifier || return 0
+
+    local python
+    python=$(find_python)
+    say "installing PyJWT $PYJWT_VERSION"
+    "$python" -m venv --clear "$verifiers/venv" >&2 || die "cannot make the virtualenv $verifiers/venv"
+    "$verifiers/venv/bin/python" -m pip install --quiet --disable-pip-version-check "PyJWT[crypto]==$PYJWT_VERSION" requests >&2 ||
+        die "pip cannot install PyJWT: is the package index reachable?"
+    has_python_verifier || die "PyJWT was installed but does not load"
+}
+
+has_node_verifier() {
+    [[ -f $verifiers/node/node_modules/jose/package.json ]] || return 1
+    [[ $(node -p 'require(process.argv[1]).version' "$verifiers/node/node_modules/jose/package.json" 2>/dev/null) == "$JOSE_VERSION" ]]
+}
+
+install_node_verifier() {
+    ! has_node_verifier || return 0
+
+    say "installing jose $JOSE_VERSION"
+    mkdir -p "$verifiers/node"
+    npm install --prefix "$verifiers/node" --no-save --no-audit --no-fund "jose@$JOSE_VERSION" >&2 ||
+        die "npm cannot install jose: is the package registry reachable?"
+    has_node_verifier || die "jose was installed but is not the version asked for"
+}
+
+command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.95 or newer, see https://rustup.rs"
+
+mkdir -p "$verifiers"
+exec 9>"$verifiers/.lock"
+flock 9 # one set-up at a time in this checkout
+
+install_packages 9>&- # a service that a package starts must not inherit the lock
+install_python_verifier
+install_node_verifier

@@ -1,0 +1,80 @@
+//! What an operator does with accounts.
+
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{Accounts, Email, Error, PASSWORD_LENGTH, User, policy, store};
+use crate::audit::{self, Entry, Event};
+use crate::sessions::Reason;
+
+impl Accounts {
+    /// Lists users by id, beginning after `after`.
+    pub async fn list(&self, after: i64, limit: u64) -> Result<Vec<User>, Error> {
+        Ok(store::users_after(self.db.reader(), after, limit).await?)
+    }
+
+    /// Lets the user sign in, or ends every session and refuses new ones. Returns false when nothing changed.
+    pub async fn set_active(&self, email: &Email, is_active: bool, now: DateTime<Utc>) -> Result<bool, Error> {
+        let user = self.user(email).await?;
+        let tx = self.db.begin().await?;
+        let has_changed = store::set_active(&tx, user.id, is_active, now).await?;
+        if !is_active {
+            self.sessions.end_all(&tx, user.id, Reason::Deactivated, now).await?;
+        }
+        if has_changed {
+            let event = if is_active {
+                Event::UserActivated
+            } else {
+                Event::UserDeactivated
+            };
+            let entry = Entry {
+                user_id: Some(user.id),
+                ..Entry::default()
+            };
+            audit::record(&tx, now, event, entry).await?;
+        }
+        tx.commit().await?;
+        Ok(has_changed)
+    }
+
+    /// Sets a new password and ends every session.
+    pub async fn set_password(&self, email: &Email, password: SecretString, now: DateTime<Utc>) -> Result<(), Error> {
+        let user = self.user(email).await?;
+        refuse_impossible(password.expose_secret())?;
+        let own = Email::parse(&user.email).ok();
+        if let Some(weakness) = policy::refuse(password.expose_secret(), own.as_ref(), user.full_name.as_deref()) {
+            return Err(Error::PasswordRefused(weakness.to_string()));
+        }
+        let hash = self.hasher.hash(password).await?;
+        let tx = self.db.begin().await?;
+        store::set_password(&tx, user.id, &hash, now).await?;
+        self.sessions.end_all(&tx, user.id, Reason::PasswordChange, now).await?;
+        let entry = Entry {
+            user_id: Some(user.id),
+            ..Entry::default()
+        };
+        audit::record(&tx, now, Event::PasswordSet, entry).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn user(&self, email: &Email) -> Result<User, Error> {
+        store::user_by_email(self.db.reader(), email)
+            .await?
+            .ok_or(Error::NotFound)
+    }
+}
+
+/// What the API refuses before a password reaches a domain.
+fn refuse_impossible(password: &str) -> Result<(), Error> {
+    let (least, most) = PASSWORD_LENGTH.into_inner();
+    if !PASSWORD_LENGTH.contains(&password.chars().count()) {
+        return Err(Error::PasswordRefused(format!(
+            "a password has {least} to {most} characters"
+        )));
+    }
+    if password.contains('\0') {
+        return Err(Error::PasswordRefused("a password has no NUL character".to_owned()));
+    }
+    Ok(())
+}

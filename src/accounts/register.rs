@@ -1,0 +1,44 @@
+//! Registration.
+
+use chrono::{DateTime, Utc};
+use sea_orm::SqlErr;
+use secrecy::ExposeSecret as _;
+
+use super::{Accounts, Error, Registration, User, policy, store};
+use crate::audit::{self, Entry, Event, Origin};
+use crate::random;
+
+impl Accounts {
+    /// Registers an active user. Of many registrations of one address at once, one wins.
+    pub async fn register(&self, form: Registration, origin: &Origin, now: DateTime<Utc>) -> Result<User, Error> {
+        let Registration {
+            email,
+            password,
+            full_name,
+        } = form;
+        if let Some(weakness) = policy::refuse(password.expose_secret(), Some(&email), full_name.as_deref()) {
+            return Err(Error::PasswordRefused(weakness.to_string()));
+        }
+        if store::user_by_email(self.db.reader(), &email).await?.is_some() {
+            return Err(Error::EmailTaken);
+        }
+        let hash = self.hasher.hash(password).await?;
+        let subject = random::uuid()?;
+        let tx = self.db.begin().await?;
+        let inserted = store::insert_user(&tx, subject, &email, full_name, hash, now).await;
+        let user = match inserted {
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                return Err(Error::EmailTaken);
+            }
+            other => other?,
+        };
+        let entry = Entry {
+            user_id: Some(user.id),
+            origin: Some(origin),
+            ..Entry::default()
+        };
+        audit::record(&tx, now, Event::UserRegistered, entry).await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+}

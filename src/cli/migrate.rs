@@ -1,0 +1,41 @@
+//! `authservice migrate`.
+
+use clap::Subcommand;
+
+use super::{Error, say, serve};
+use crate::config::Config;
+
+/// Apply or list migrations of the database
+#[derive(Debug, Subcommand)]
+pub(super) enum Migrate {
+    /// Apply what is missing, under a lock
+    Up,
+    /// List every migration and whether it is applied
+    Status,
+}
+
+impl Migrate {
+    pub(super) async fn run(self, config: &Config) -> Result<(), Error> {
+        let db = serve::connect(config).await?;
+        match self {
+            Self::Up => {
+                let applied = migration::up(db.writer()).await?;
+                applied.iter().for_each(|name| say(&format!("applied {name}")));
+                if applied.is_empty() {
+                    say("nothing to apply");
+                }
+            }
+            Self::Status => {
+                for step in migration::status(db.writer()).await? {
+                    say(&format!(
+                        "{} {}",
+                        if step.is_applied { "applied" } else { "missing" },
+                        step.name
+                    ));
+                }
+            }
+        }
+        db.close().await;
+        Ok(())
+    }
+}

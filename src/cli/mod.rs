@@ -1,0 +1,157 @@
+//! The command line. Commands call the same domains as the API.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Faults};
+use crate::{accounts, app, keys};
+
+mod config;
+mod migrate;
+mod serve;
+mod users;
+
+/// A token server: sign in over REST, short-lived JWT access tokens, rotating refresh tokens, JWKS.
+#[derive(Debug, Parser)]
+#[command(name = "authservice", version, propagate_version = true)]
+struct Cli {
+    /// Configuration file (TOML); the environment wins over it
+    #[arg(long, value_name = "FILE", env = "AUTHSERVICE_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::Serve),
+    /// Apply or list migrations of the database
+    Migrate {
+        #[command(subcommand)]
+        command: migrate::Migrate,
+    },
+    /// Check or show the configuration
+    Config {
+        #[command(subcommand)]
+        command: config::Show,
+    },
+    /// List and manage users
+    Users {
+        #[command(subcommand)]
+        command: users::Users,
+    },
+}
+
+/// Why a command ended without doing what was asked. Exit codes are those of sysexits(3).
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// 78: an operator must change the configuration, the keys or the database.
+    #[error("{0}")]
+    Configuration(String),
+    /// 69: something that is needed does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// 65: what was typed is not acceptable.
+    #[error("{0}")]
+    Input(String),
+    /// 70: anything else.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Input(_) => 65,
+            Self::Unavailable(_) => 69,
+            Self::Internal(_) => 70,
+            Self::Configuration(_) => 78,
+        })
+    }
+}
+
+impl From<Faults> for Error {
+    fn from(faults: Faults) -> Self {
+        Self::Configuration(faults.to_string())
+    }
+}
+
+impl From<migration::Error> for Error {
+    fn from(error: migration::Error) -> Self {
+        match error {
+            migration::Error::Database(error) => error.into(),
+            other => Self::Configuration(other.to_string()),
+        }
+    }
+}
+
+impl From<sea_orm::DbErr> for Error {
+    fn from(error: sea_orm::DbErr) -> Self {
+        Self::Unavailable(format!("the database: {error}"))
+    }
+}
+
+impl From<app::Error> for Error {
+    fn from(error: app::Error) -> Self {
+        match error {
+            app::Error::Keys(keys::Error::Faults(_) | keys::Error::Key(_)) => Self::Configuration(error.to_string()),
+            app::Error::Keys(keys::Error::Storage(error)) => error.into(),
+            app::Error::Keys(keys::Error::NoSigner) | app::Error::Accounts(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<accounts::Error> for Error {
+    fn from(error: accounts::Error) -> Self {
+        match error {
+            accounts::Error::NotFound | accounts::Error::PasswordRefused(_) => Self::Input(error.to_string()),
+            accounts::Error::Storage(error) => error.into(),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+/// Parses the command line, runs the command and returns the exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "authservice: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Error> {
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
+        .collect();
+    let config = Config::load(cli.config.as_deref(), &environment)?;
+    if let Command::Config { command } = cli.command {
+        return command.run(&config);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Unavailable(error.to_string()))?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve(serve) => serve.run(config).await,
+            Command::Migrate { command } => command.run(&config).await,
+            Command::Users { command } => command.run(config).await,
+            Command::Config { .. } => Ok(()),
+        }
+    })
+}
+
+/// Writes a line to standard output; a closed pipe is nobody's fault.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,104 @@
+//! `authservice serve`: from the configuration to a stopped server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::Error;
+use crate::app::App;
+use crate::clock::DatabaseClock;
+use crate::config::Config;
+use crate::db::Db;
+use crate::web::listener::{self, Caps};
+use crate::{jobs, routes, telemetry};
+
+/// How long to wait before a database that did not answer is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Run the server
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Do not apply migrations; refuse to start when some are missing
+    #[arg(long)]
+    no_migrate: bool,
+}
+
+impl Serve {
+    pub(super) async fn run(self, config: Config) -> Result<(), Error> {
+        telemetry::start(&config.log);
+        let db = connect(&config).await?;
+        if self.no_migrate {
+            migration::require_current(db.writer()).await?;
+        } else {
+            for name in migration::up(db.writer()).await? {
+                tracing::info!(migration = name, "applied");
+            }
+        }
+        let clock = Arc::new(DatabaseClock::default());
+        db.measure_clock(&clock).await?;
+        let app = App::new(config, db, Arc::clone(&clock) as _).await?;
+        let server = &app.config.server;
+        let listener = TcpListener::bind((server.host.as_str(), server.port))
+            .await
+            .map_err(|error| {
+                Error::Unavailable(format!("cannot listen on {}:{}: {error}", server.host, server.port))
+            })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        tracing::info!(address = %address, issuer = server.issuer(), "listening");
+        jobs::start(&app, &clock);
+
+        let (stop, stopped) = watch::channel(false);
+        let front = Arc::new(routes::front(&app));
+        let caps = Caps::new(&app.config.limits, server);
+        let grace = Duration::from_secs(server.shutdown_seconds);
+        let serving = tokio::spawn(listener::serve(listener, front, caps, stopped, grace));
+        wait_for_signal(&app).await?;
+        let _ = stop.send(true);
+        serving.await.map_err(|error| Error::Internal(error.to_string()))?;
+        app.db.clone().close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Returns when it is time to stop accepting: after SIGTERM a while later, so that load balancers notice, after SIGINT at once.
+async fn wait_for_signal(app: &App) -> Result<(), Error> {
+    let hear = |kind| signal(kind).map_err(|error| Error::Internal(error.to_string()));
+    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = interrupt.recv() => app.stop(),
+        _ = terminate.recv() => {
+            app.stop();
+            let drain = Duration::from_secs(app.config.server.drain_seconds);
+            tracing::info!(seconds = drain.as_secs(), "draining");
+            tokio::select! {
+                () = tokio::time::sleep(drain) => {}
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Connects, and waits for a database that is not up yet.
+pub(super) async fn connect(config: &Config) -> Result<Db, Error> {
+    let patience = Duration::from_secs(config.database.connect_timeout_seconds);
+    let started = tokio::time::Instant::now();
+    loop {
+        match Db::connect(&config.database).await {
+            Ok(db) => return Ok(db),
+            Err(error) if started.elapsed() >= patience => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(error = %error, "the database does not answer yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Configuration: the embedded defaults, then a file, then the environment; every fault is found before anything starts.
+//!
+//! `config/default.toml` is the schema: a key that is not in it is unknown, and the type of its default is its type. Faults never
+//! quote a value, which might be a secret.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Deserializer};
+use toml::{Table, Value};
+use url::Url;
+
+mod legacy;
+mod sections;
+mod validate;
+
+pub(crate) use validate::encryption_key;
+
+pub use sections::{
+    Algorithm, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile, Refresh,
+    RefreshFormat, Server, Tokens,
+};
+
+/// Every setting, its default and its meaning.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+const PREFIX: &str = "AUTHSERVICE__";
+/// Settings that are never shown and may be given as a file.
+const SECRETS: [&str; 2] = ["database.url", "keys.encryption_key"];
+
+/// The effective configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "config/default.toml documents every section")]
+pub struct Config {
+    pub server: Server,
+    pub database: Database,
+    pub tokens: Tokens,
+    pub refresh: Refresh,
+    pub passwords: Passwords,
+    pub keys: Keys,
+    pub limits: Limits,
+    pub cleanup: Cleanup,
+    pub log: Log,
+    /// What [`Config::show`] prints.
+    #[serde(skip)]
+    shown: String,
+}
+
+/// Everything that is wrong with a configuration, a line each. The process exits with 78 (`EX_CONFIG`).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} fault(s):", self.0.len())?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl Config {
+    /// Merges the defaults, `file` and `environment`, and checks the whole.
+    pub fn load(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        let mut draft = Draft::new();
+        if let Some(path) = file {
+            draft.read_file(path);
+        }
+        legacy::read(&mut draft, environment);
+        draft.read_environment(environment);
+        let faults = validate::faults(&draft);
+        draft.faults.extend(faults);
+        if !draft.faults.is_empty() {
+            return Err(Faults(draft.faults));
+        }
+        let shown = draft.show();
+        let mut config: Self = Value::Table(draft.values)
+            .try_into()
+            .map_err(|fault: toml::de::Error| Faults(vec![fault.message().to_owned()]))?;
+        config.shown = shown;
+        Ok(config)
+    }
+
+    /// The effective settings as TOML, each with its source; secrets are masked.
+    #[must_use]
+    pub fn show(&self) -> &str {
+        &self.shown
+    }
+}
+
+/// Settings while they are collected.
+struct Draft {
+    values: Table,
+    /// Where a setting that is not the default came from, by `section.key`.
+    sources: BTreeMap<String, String>,
+    faults: Vec<String>,
+}
+
+impl Draft {
+    fn new() -> Self {
+        let values = DEFAULTS.parse().expect("the embedded defaults are TOML");
+        Self {
+            values,
+            sources: BTreeMap::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// The value of `section.key`, which must exist.
+    fn value(&self, path: &str) -> &Value {
+        let (section, key) = path.split_once('.').expect("a path has a section and a key");
+        &self.values[section][key]
+    }
+
+    /// How a message names the setting: by where it was set.
+    fn name(&self, path: &str) -> String {
+        self.sources
+            .get(path)
+            .map_or_else(|| path.to_owned(), |source| format!("{path} ({source})"))
+    }
+
+    fn has(&self, path: &str) -> bool {
+        path.split_once('.').is_some_and(|(section, key)| {
+            self.values
+                .get(section)
+                .and_then(Value::as_table)
+                .is_some_and(|table| table.contains_key(key))
+        })
+    }
+
+    fn set(&mut self, path: &str, value: Value, source: &str) {
+        let expected = self.value(path).type_str();
+        if value.type_str() != expected {
+            self.faults.push(format!(
+                "{path} ({source}): must be of type {expected}, not {}",
+                value.type_str()
+            ));
+            return;
+        }
+        let (section, key) = path.split_once('.').expect("a path has a section and a key");
+        self.values[section][key] = value;
+        self.sources.insert(path.to_owned(), source.to_owned());
+    }
+
+    /// Sets from text, which takes the type of the default.
+    fn set_text(&mut self, path: &str, text: &str, source: &str) {
+        let parsed = match self.value(path) {
+            Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
+            Value::Boolean(_) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(Value::Boolean(true)),
+                "false" | "0" | "no" | "off" => Some(Value::Boolean(false)),
+                _ => None,
+            },
+            Value::Array(_) => Some(Value::Array(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(Value::from)
+                    .collect(),
+            )),
+            _ => Some(Value::from(text)),
+        };
+        match parsed {
+            Some(value) => self.set(path, value, source),
+            None => self.faults.push(format!(
+                "{path} ({source}): must be of type {}",
+                self.value(path).type_str()
+            )),
+        }
+    }
+
+    /// Sets from the content of a file, without its last line break.
+    fn set_file(&mut self, path: &str, file: &str, source: &str) {
+        match std::fs::read_to_string(file) {
+            Ok(text) => self.set_text(path, text.trim_end_matches(['\r', '\n']), source),
+            Err(fault) => self
+                .faults
+                .push(format!("{path} ({source}): the file cannot be read: {fault}")),
+        }
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        let source = path.display().to_string();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(fault) => return self.faults.push(format!("{source}: {fault}")),
+        };
+        let table: Table = match text.parse() {
+            Ok(table) => table,
+            Err(fault) => {
+                let line = fault.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+                return self.faults.push(format!("{source}: line {line}: {}", fault.message()));
+            }
+        };
+        for (section, content) in table {
+            let Value::Table(content) = content else {
+                self.faults.push(format!("{source}: unknown setting {section}"));
+                continue;
+            };
+            for (key, value) in content {
+                let path = format!("{section}.{key}");
+                if self.has(&path) {
+                    self.set(&path, value, &source);
+                } else {
+                    self.faults.push(format!("{source}: unknown setting {path}"));
+                }
+            }
+        }
+    }
+
+    fn read_environment(&mut self, environment: &BTreeMap<String, String>) {
+        for (name, text) in environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+            let path = name[PREFIX.len()..].to_ascii_lowercase().replacen("__", ".", 1);
+            if self.has(&path) {
+                self.set_text(&path, text, name);
+                continue;
+            }
+            match path.strip_suffix("_file").filter(|secret| SECRETS.contains(secret)) {
+                Some(secret) if environment.contains_key(name.trim_end_matches("_FILE")) => {
+                    self.faults
+                        .push(format!("{secret} ({name}): is also set without _FILE"));
+                }
+                Some(secret) => self.set_file(secret, text, name),
+                None => self.faults.push(format!("{name}: unknown setting")),
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        let mut lines = Vec::new();
+        for (section, content) in &self.values {
+            lines.push(format!("[{section}]"));
+            for (key, value) in content.as_table().into_iter().flatten() {
+                let path = format!("{section}.{key}");
+                let value = if SECRETS.contains(&path.as_str()) {
+                    masked(value)
+                } else {
+                    value.clone()
+                };
+                let source = self.sources.get(&path).map_or("default", String::as_str);
+                lines.push(format!("{key} = {value}  # {source}"));
+            }
+            lines.push(String::new());
+        }
+        lines.join("\n")
+    }
+}
+
+/// A database URL without its password; three stars for any other secret that is set.
+fn masked(value: &Value) -> Value {
+    let text = value.as_str().unwrap_or_default();
+    if text.is_empty() || text.starts_with("sqlite:") {
+        return Value::from(text);
+    }
+    let Ok(mut url) = Url::parse(text) else {
+        return Value::from("***");
+    };
+    url.set_query(None);
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return Value::from("***");
+    }
+    Value::from(url.to_string())
+}
+
+/// Parses one trusted proxy: an address or a network.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts
+        .iter()
+        .map(|text| network(text).ok_or_else(|| serde::de::Error::custom("not a network")))
+        .collect()
+}
+
+impl Database {
+    /// True when the URL names an `SQLite` file.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        self.url.expose_secret().starts_with("sqlite:")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(pairs: &[(&str, &str)]) -> Result<Config, Faults> {
+        Config::load(
+            None,
+            &pairs
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn the_defaults_are_a_valid_configuration() {
+        let config = load(&[]).expect("defaults");
+
+        assert_eq!(config.server.issuer(), "http://localhost:9998");
+        assert!(config.database.is_sqlite());
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once_and_quote_no_value() {
+        let faults = load(&[
+            ("AUTHSERVICE__SERVER__PORT", "sesame"),
+            ("AUTHSERVICE__SERVER__PROT", "1"),
+            ("AUTHSERVICE__TOKENS__ACCESS_TTL_SECONDS", "-5"),
+            ("AUTHSERVICE__KEYS__ENCRYPTION_KEY", "sesame"),
+            ("AUTHSERVICE__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 0.0.0.0/0"),
+        ])
+        .expect_err("faults")
+        .0;
+
+        assert_eq!(faults.len(), 5, "{faults:#?}");
+        assert!(!faults.join("\n").contains("sesame"));
+    }
+
+    #[test]
+    fn the_variables_of_the_seed_work_unchanged() {
+        let config = load(&[
+            ("POSTGRES_DB", "AuthServiceBD"),
+            ("POSTGRES_USER", "AuthServiceUser"),
+            ("POSTGRES_PASSWORD", "p@ss/word"),
+            ("POSTGRES_HOST", "seed"),
+            ("DB_HOST", "db.internal"),
+            ("POSTGRES_PORT", "9999"),
+            ("SERVICE_HOST", "0.0.0.0"),
+            ("SERVICE_PORT", "8080"),
+            ("SERVICE_RELOAD", "1"),
+            ("JWT_ALG", "RS256"),
+            ("JWT_ACCESS_TTL_MIN", "5"),
+            ("JWT_REFRESH_TTL_MIN", "20160"),
+            ("ECHO", "1"),
+        ])
+        .expect("the seed's environment");
+
+        let url = config.database.url.expose_secret();
+        assert_eq!(
+            url,
+            "postgres://AuthServiceUser:p%40ss%2Fword@db.internal:9999/AuthServiceBD"
+        );
+        assert_eq!(config.server.issuer(), "http://localhost:8080");
+        assert_eq!(config.tokens.access_ttl_seconds, 300);
+        assert_eq!(config.log.level, "debug");
+    }
+
+    #[test]
+    fn database_url_wins_over_the_names_of_the_seed_and_ours_over_both() {
+        let urls = [
+            (
+                vec![
+                    ("POSTGRES_DB", "a"),
+                    ("POSTGRES_USER", "u"),
+                    ("DATABASE_URL", "sqlite://b.db"),
+                ],
+                "sqlite://b.db",
+            ),
+            (
+                vec![
+                    ("DATABASE_URL", "sqlite://b.db"),
+                    ("AUTHSERVICE__DATABASE__URL", "sqlite://c.db"),
+                ],
+                "sqlite://c.db",
+            ),
+        ];
+        for (pairs, expected) in urls {
+            assert_eq!(load(&pairs).expect("valid").database.url.expose_secret(), expected);
+        }
+    }
+
+    #[test]
+    fn shown_settings_hold_no_secret() {
+        let config = load(&[
+            ("DATABASE_URL", "postgres://user:sesame@host/name"),
+            (
+                "AUTHSERVICE__KEYS__ENCRYPTION_KEY",
+                "c2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lMTI=",
+            ),
+        ])
+        .expect("valid");
+
+        assert!(
+            !config.show().contains("sesame") && !config.show().contains("c2VzYW1l"),
+            "{}",
+            config.show()
+        );
+        assert!(config.show().contains("postgres://user:***@host/name"));
+    }
+}

@@ -1,0 +1,179 @@
+//! Connections: two handles on SQLite (one writer, several readers), the same pool twice on PostgreSQL.
+//!
+//! Durability is not a setting: what was answered 200 survives a crash. SQLite runs in WAL mode with `synchronous=FULL`, and
+//! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+};
+use secrecy::ExposeSecret as _;
+
+use crate::clock::{self, DatabaseClock};
+use crate::config;
+
+/// How long a SQLite statement waits for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A pooled connection that has been idle for longer is tested before use.
+const TEST_IF_IDLE_FOR: Duration = Duration::from_secs(30);
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Db {
+    reader: DatabaseConnection,
+    writer: DatabaseConnection,
+}
+
+impl Db {
+    /// Opens the database that the configuration names; a missing SQLite file is made, readable by its owner only.
+    pub async fn connect(config: &config::Database) -> Result<Self, DbErr> {
+        let url = config.url.expose_secret();
+        if config.is_sqlite() {
+            create_private(url);
+            // The writer comes first: it makes the files that the readers then share.
+            let writer = Database::connect(sqlite(config, 1)).await?;
+            let mut readers = sqlite(config, config.max_connections);
+            readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
+            return Ok(Self {
+                reader: Database::connect(readers).await?,
+                writer,
+            });
+        }
+        let mut options = ConnectOptions::new(url);
+        common(&mut options, config)
+            .max_connections(config.max_connections)
+            .min_connections(2.min(config.max_connections))
+            .idle_timeout(Duration::from_mins(10))
+            .max_lifetime(Duration::from_mins(30))
+            .set_application_name("authservice")
+            .map_sqlx_postgres_opts({
+                // The answer to COMMIT is a promise: a server default of `off` must not weaken it.
+                let timeout = format!("{}s", config.statement_timeout_seconds);
+                move |options| {
+                    options.options([
+                        ("statement_timeout", timeout.as_str()),
+                        ("synchronous_commit", "on"),
+                        ("idle_in_transaction_session_timeout", "30s"),
+                    ])
+                }
+            });
+        let pool = Database::connect(options).await?;
+        Ok(Self {
+            reader: pool.clone(),
+            writer: pool,
+        })
+    }
+
+    /// For statements that only read, outside a transaction.
+    #[must_use]
+    pub fn reader(&self) -> &DatabaseConnection {
+        &self.reader
+    }
+
+    /// For single statements that write.
+    #[must_use]
+    pub fn writer(&self) -> &DatabaseConnection {
+        &self.writer
+    }
+
+    /// Begins a transaction that writes. Dropping it rolls back.
+    pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        let sqlite_transaction_mode = self.is_sqlite().then_some(SqliteTransactionMode::Immediate);
+        self.writer
+            .begin_with_options(TransactionOptions {
+                sqlite_transaction_mode,
+                ..Default::default()
+            })
+            .await
+    }
+
+    /// True on the embedded engine.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        self.writer.get_database_backend() == DatabaseBackend::Sqlite
+    }
+
+    /// Errors when the database does not answer.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.reader.ping().await
+    }
+
+    /// Measures how far the database's clock is from this host's and tells `clock`. On SQLite they are the same.
+    pub async fn measure_clock(&self, clock: &DatabaseClock) -> Result<(), DbErr> {
+        if self.is_sqlite() {
+            return Ok(());
+        }
+        let before = clock::local();
+        let query = Statement::from_string(DatabaseBackend::Postgres, "SELECT clock_timestamp()");
+        let Some(row) = self.reader.query_one_raw(query).await? else {
+            return Ok(());
+        };
+        let skew = clock.measured(before, row.try_get_by_index(0)?, clock::local());
+        if skew.abs() > chrono::TimeDelta::seconds(10) {
+            tracing::warn!(
+                skew_ms = skew.num_milliseconds(),
+                "this host's clock differs from the database's"
+            );
+        }
+        Ok(())
+    }
+
+    /// Closes every connection after its statement has ended.
+    pub async fn close(self) {
+        for pool in [self.reader, self.writer] {
+            if let Err(error) = pool.close().await {
+                tracing::warn!(error = %error, "closing the database");
+            }
+        }
+    }
+}
+
+fn sqlite(config: &config::Database, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(config.url.expose_secret());
+    common(&mut options, config)
+        .max_connections(connections)
+        .min_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .map_sqlx_sqlite_opts(tuned);
+    options
+}
+
+fn tuned(options: sea_orm::sqlx::sqlite::SqliteConnectOptions) -> sea_orm::sqlx::sqlite::SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+}
+
+fn common<'a>(options: &'a mut ConnectOptions, config: &config::Database) -> &'a mut ConnectOptions {
+    let timeout = Duration::from_secs(config.acquire_timeout_seconds);
+    options
+        .acquire_timeout(timeout)
+        .connect_timeout(timeout)
+        .test_before_acquire_if_idle_for(TEST_IF_IDLE_FOR)
+        .sqlx_logging(false)
+}
+
+/// Makes a missing SQLite file with mode 0600: it will hold password hashes. Errors are left to the connection.
+fn create_private(url: &str) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    if query.contains("mode=rwc") && !Path::new(path).exists() {
+        let made = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        if let Err(error) = made {
+            tracing::debug!(error = %error, "the database file was not made here");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The directory `keys/`: the key-encryption key, and PEM files to import. Nothing else of the ring lies in files.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
+
+use super::key::{self, Fault, PrivateKey};
+use super::seal::KeyEncryptionKey;
+use crate::config::{self, encryption_key};
+use crate::random;
+
+const ENCRYPTION_KEY: &str = "encryption.key";
+
+/// PEM files found at the start.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Private keys with the file each came from.
+    pub(super) private: Vec<(PathBuf, PrivateKey)>,
+    /// Thumbprints of public keys, which are only compared.
+    pub(super) public: Vec<(PathBuf, String)>,
+}
+
+/// Reads the key-encryption key from the setting or its file; `None` when there is neither.
+pub(super) fn encryption_key_of(config: &config::Keys) -> Result<Option<KeyEncryptionKey>, Fault> {
+    if !config.encryption_key.expose_secret().is_empty() {
+        return decode(&config.encryption_key, "keys.encryption_key").map(Some);
+    }
+    let path = config.directory.join(ENCRYPTION_KEY);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = SecretString::from(String::from_utf8(read_private(&path)?).unwrap_or_default());
+    decode(&text, &path.display().to_string()).map(Some)
+}
+
+/// Makes the key-encryption key and its file (exclusively, mode 0600). For an empty ring only.
+pub(super) fn make_encryption_key(config: &config::Keys) -> Result<KeyEncryptionKey, Fault> {
+    let path = config.directory.join(ENCRYPTION_KEY);
+    let at = |error: std::io::Error| Fault(format!("{}: {error}", path.display()));
+    let bytes: [u8; 32] = random::bytes().map_err(|error| Fault(error.to_string()))?;
+    let text = Zeroizing::new(BASE64_STANDARD.encode(bytes));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.directory)
+        .map_err(at)?;
+    // Written beside and linked into place: a reader sees the whole key or none, and an existing one is never overwritten.
+    let draft = config
+        .directory
+        .join(format!(".{ENCRYPTION_KEY}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::hard_link(&draft, &path)
+    })();
+    let _ = fs::remove_file(&draft);
+    match written {
+        Ok(()) => Ok(KeyEncryptionKey::new(bytes)),
+        // Another process was first: its key counts.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            encryption_key_of(config)?.ok_or_else(|| Fault(format!("{}: vanished", path.display())))
+        }
+        Err(error) => Err(at(error)),
+    }
+}
+
+/// Reads every `*.pem` of the directory and the two files that settings name.
+pub(super) fn pem_files(config: &config::Keys) -> Result<Found, Vec<Fault>> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(&config.directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pem") && path.is_file())
+        .collect();
+    let named = [&config.private_key_path, &config.public_key_path];
+    paths.extend(named.into_iter().filter(|path| !path.as_os_str().is_empty()).cloned());
+    paths.sort();
+    paths.dedup();
+    let (mut found, mut faults) = (Found::default(), Vec::new());
+    for path in paths {
+        if let Err(Fault(fault)) = sort_in(&path, config, &mut found) {
+            faults.push(Fault(format!("{}: {fault}", path.display())));
+        }
+    }
+    if faults.is_empty() { Ok(found) } else { Err(faults) }
+}
+
+fn sort_in(path: &Path, config: &config::Keys, found: &mut Found) -> Result<(), Fault> {
+    let pem = Zeroizing::new(fs::read(path).map_err(|error| Fault(error.to_string()))?);
+    let text = String::from_utf8_lossy(&pem);
+    if text.contains("PUBLIC KEY") && !text.contains("PRIVATE KEY") {
+        found.public.push((path.to_owned(), key::kid_of_public_pem(&pem)?));
+        return Ok(());
+    }
+    require_private(path)?;
+    found
+        .private
+        .push((path.to_owned(), PrivateKey::from_pem(&pem, config.algorithm)?));
+    Ok(())
+}
+
+fn decode(text: &SecretString, source: &str) -> Result<KeyEncryptionKey, Fault> {
+    encryption_key(text).map(KeyEncryptionKey::new).ok_or_else(|| {
+        Fault(format!(
+            "{source}: must be 32 bytes as base64 or hexadecimal (openssl rand -base64 32)"
+        ))
+    })
+}
+
+fn read_private(path: &Path) -> Result<Vec<u8>, Fault> {
+    let at = |Fault(fault)| Fault(format!("{}: {fault}", path.display()));
+    require_private(path).map_err(at)?;
+    fs::read(path).map_err(|error| Fault(format!("{}: {error}", path.display())))
+}
+
+/// Errors when others than the owner can read the file. A group may on read-only mounts (mode 0440), as orchestrators make them.
+fn require_private(path: &Path) -> Result<(), Fault> {
+    let mode = fs::metadata(path)
+        .map_err(|error| Fault(error.to_string()))?
+        .permissions()
+        .mode()
+        & 0o777;
+    if mode & 0o077 == 0 || mode == 0o440 {
+        return Ok(());
+    }
+    Err(Fault(format!(
+        "has mode {mode:04o}, so that others can read it; set it to 0600 (chmod 600)"
+    )))
+}

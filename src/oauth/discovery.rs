@@ -1,0 +1,59 @@
+//! Metadata documents: RFC 8414 and OpenID Connect Discovery. They list what works today and nothing else.
+
+use poem::{Request, Response};
+use serde_json::{Value, json};
+
+use super::public;
+use crate::app::App;
+use crate::web;
+
+/// How long clients may keep a document, in seconds. Only a restart changes it.
+const MAX_AGE: u64 = 300;
+
+/// `/.well-known/oauth-authorization-server` (RFC 8414 2). There is no authorization endpoint yet, so no response type.
+pub(crate) fn authorization_server(app: &App, request: &Request) -> Response {
+    answer(request, &metadata(app))
+}
+
+/// `/.well-known/openid-configuration` (OpenID Connect Discovery 3), with its required members as far as they are true today.
+pub(crate) fn openid_configuration(app: &App, request: &Request) -> Response {
+    let mut document = metadata(app);
+    document["subject_types_supported"] = json!(["public"]);
+    document["id_token_signing_alg_values_supported"] = json!([app.config.keys.algorithm.name()]);
+    document["claims_supported"] = json!([
+        "iss",
+        "sub",
+        "aud",
+        "exp",
+        "iat",
+        "jti",
+        "client_id",
+        "scope",
+        "auth_time",
+        "sid",
+        "user_id",
+        "type"
+    ]);
+    answer(request, &document)
+}
+
+fn metadata(app: &App) -> Value {
+    let issuer = app.config.server.issuer();
+    json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
+        "response_types_supported": [],
+        "grant_types_supported": [],
+        "scopes_supported": [app.config.tokens.scope],
+        "token_endpoint_auth_methods_supported": [],
+        "service_documentation": format!("{issuer}/docs"),
+    })
+}
+
+fn answer(request: &Request, document: &Value) -> Response {
+    let body = document.to_string();
+    let digest = openssl::sha::sha256(body.as_bytes());
+    let etag: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let response = web::json_bytes(poem::http::StatusCode::OK, body);
+    public(request, response, &format!("\"{etag}\""), MAX_AGE)
+}

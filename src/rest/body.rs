@@ -1,0 +1,356 @@
+//! JSON bodies, read as the seed reads them: every faulty field is reported at once, unknown ones are ignored, nothing is coerced.
+//!
+//! Differs where the seed was wrong: a rejected password is never echoed, a member that comes twice is refused, NUL is a faulty
+//! value and not a 500.
+
+use poem::http::{StatusCode, header};
+use poem::{Request, RequestBody, Result};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, Registry};
+use poem_openapi::types::{Any, ToJSON, Type};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object};
+use secrecy::SecretString;
+use serde_json::{Map, Value, json};
+
+use super::error::Refusal;
+use crate::accounts::{Email, EmailError, FULL_NAME_LENGTH, PASSWORD_LENGTH};
+use crate::json as strict;
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+/// A body that is read field by field.
+pub(super) trait Form: Sized {
+    /// How it looks in the document.
+    type Schema: Type + ToJSON;
+
+    /// Reads the fields in the order in which faults are reported; `None` when one was faulty.
+    fn read(fields: &mut Fields) -> Option<Self>;
+}
+
+impl<'a, T: Form + Send> ApiExtractor<'a> for Body<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::Schema::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content = vec![MetaMediaType {
+            content_type: "application/json",
+            schema: T::Schema::schema_ref(),
+        }];
+        Some(MetaRequest {
+            description: None,
+            content,
+            required: true,
+        })
+    }
+
+    async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
+        let bytes = body.take()?.into_bytes().await.unwrap_or_default();
+        let content_type = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.to_str().unwrap_or_default());
+        let object = object(content_type, &bytes)?;
+        let mut fields = Fields {
+            object,
+            faults: Vec::new(),
+        };
+        match T::read(&mut fields) {
+            Some(form) if fields.faults.is_empty() => Ok(Self(form)),
+            _ => Err(Refusal::Faults(fields.faults).into()),
+        }
+    }
+}
+
+/// One faulty field.
+#[derive(Debug, Object)]
+pub(crate) struct FieldFault {
+    /// Kind of fault; made for programs.
+    #[oai(rename = "type")]
+    kind: String,
+    /// Where: `body`, then the field.
+    loc: Vec<Any<Value>>,
+    /// Made for people; may change.
+    msg: String,
+    /// What was rejected; never a password.
+    #[oai(skip_serializing_if_is_none)]
+    input: Option<Any<Value>>,
+    /// Numbers and reasons of the message.
+    #[oai(skip_serializing_if_is_none)]
+    ctx: Option<Any<Value>>,
+}
+
+impl FieldFault {
+    fn new(kind: &str, loc: &[Value], msg: String) -> Self {
+        let loc = loc.iter().cloned().map(Any).collect();
+        Self {
+            kind: kind.to_owned(),
+            loc,
+            msg,
+            input: None,
+            ctx: None,
+        }
+    }
+
+    fn of(kind: &str, field: &str, msg: String) -> Self {
+        Self::new(kind, &[json!("body"), json!(field)], msg)
+    }
+
+    /// A required field is not there.
+    pub(super) fn missing(field: &str) -> Self {
+        Self::of("missing", field, "Field required".to_owned()).with_input(json!({}))
+    }
+
+    /// A field breaks a rule that no type tells.
+    pub(super) fn value_error(field: &str, what: &str, reason: &str) -> Self {
+        Self::of("value_error", field, format!("{what}: {reason}")).with_ctx(json!({"reason": reason}))
+    }
+
+    /// A path parameter is no UUID.
+    pub(super) fn uuid_parsing(parameter: &str) -> Self {
+        let loc = [json!("path"), json!(parameter)];
+        Self::new("uuid_parsing", &loc, "Input should be a valid UUID".to_owned())
+    }
+
+    fn with_input(self, input: Value) -> Self {
+        Self {
+            input: Some(Any(input)),
+            ..self
+        }
+    }
+
+    fn with_ctx(self, ctx: Value) -> Self {
+        Self {
+            ctx: Some(Any(ctx)),
+            ..self
+        }
+    }
+}
+
+/// The members of a body and the faults found so far.
+pub(super) struct Fields {
+    object: Map<String, Value>,
+    faults: Vec<FieldFault>,
+}
+
+impl Fields {
+    /// A required e-mail address. One that can be nobody's is faulty only where `must_be_new`; else it is `Some(None)`.
+    pub(super) fn email(&mut self, must_be_new: bool) -> Option<Option<Email>> {
+        let typed = self.text("email")?;
+        match Email::parse(&typed) {
+            Ok(email) => Some(Some(email)),
+            Err(EmailError::Lookalike(_)) if !must_be_new => Some(None),
+            Err(EmailError::Lookalike(reason) | EmailError::Syntax(reason)) => {
+                let fault = FieldFault::value_error("email", "value is not a valid email address", &reason);
+                self.faults.push(fault.with_input(typed.into()));
+                None
+            }
+        }
+    }
+
+    /// A required password. Its length is counted in characters as typed.
+    pub(super) fn password(&mut self) -> Option<SecretString> {
+        let typed = match self.object.remove("password") {
+            Some(Value::String(typed)) => SecretString::from(typed),
+            Some(_) => {
+                return self.fail(FieldFault::of(
+                    "string_type",
+                    "password",
+                    "Input should be a valid string".to_owned(),
+                ));
+            }
+            None => return self.missing("password"),
+        };
+        let text = secrecy::ExposeSecret::expose_secret(&typed);
+        let (length, least, most) = (text.chars().count(), *PASSWORD_LENGTH.start(), *PASSWORD_LENGTH.end());
+        let fault = if length < least {
+            let msg = format!("Value should have at least {least} items after validation, not {length}");
+            let ctx = json!({"field_type": "Value", "min_length": least, "actual_length": length});
+            FieldFault::of("too_short", "password", msg).with_ctx(ctx)
+        } else if length > most {
+            let msg = format!("Value should have at most {most} items after validation, not {length}");
+            let ctx = json!({"field_type": "Value", "max_length": most, "actual_length": length});
+            FieldFault::of("too_long", "password", msg).with_ctx(ctx)
+        } else if text.contains('\0') {
+            nul("password")
+        } else {
+            return Some(typed);
+        };
+        self.fail(fault)
+    }
+
+    /// An optional name; null is the same as absent.
+    pub(super) fn full_name(&mut self) -> Option<Option<String>> {
+        if self.object.get("full_name").is_none_or(Value::is_null) {
+            return Some(None);
+        }
+        let typed = self.text("full_name")?;
+        if typed.chars().count() > FULL_NAME_LENGTH {
+            let msg = format!("String should have at most {FULL_NAME_LENGTH} characters");
+            let fault = FieldFault::of("string_too_long", "full_name", msg);
+            return self.fail(
+                fault
+                    .with_input(typed.into())
+                    .with_ctx(json!({"max_length": FULL_NAME_LENGTH})),
+            );
+        }
+        if typed.contains('\0') {
+            return self.fail(nul("full_name").with_input(typed.into()));
+        }
+        Some(Some(typed))
+    }
+
+    fn text(&mut self, field: &str) -> Option<String> {
+        match self.object.get(field) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(other) => {
+                let fault = FieldFault::of("string_type", field, "Input should be a valid string".to_owned());
+                let fault = fault.with_input(other.clone());
+                self.fail(fault)
+            }
+            None => self.missing(field),
+        }
+    }
+
+    /// The seed shows the whole body; we show what cannot be a secret.
+    fn missing<T>(&mut self, field: &str) -> Option<T> {
+        let shown: Map<_, _> = self
+            .object
+            .iter()
+            .filter(|(name, _)| ["email", "full_name"].contains(&name.as_str()))
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
+        self.fail(FieldFault::missing(field).with_input(Value::Object(shown)))
+    }
+
+    fn fail<T>(&mut self, fault: FieldFault) -> Option<T> {
+        self.faults.push(fault);
+        None
+    }
+}
+
+fn nul(field: &str) -> FieldFault {
+    FieldFault::value_error(field, "value is not a valid text", "NUL characters are not allowed")
+}
+
+/// No content type counts as JSON; a form or a text does not.
+fn object(content_type: Option<&str>, bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    let whole = |kind: &str, msg: &str| FieldFault::new(kind, &[json!("body")], msg.to_owned());
+    let not_an_object = || {
+        whole(
+            "model_attributes_type",
+            "Input should be a valid dictionary or object to extract fields from",
+        )
+    };
+    let refuse = |fault| Err(Refusal::Faults(vec![fault]));
+    if bytes.is_empty() {
+        return refuse(whole("missing", "Field required").with_input(Value::Null));
+    }
+    if !content_type.is_none_or(is_json) {
+        return refuse(not_an_object());
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Err(Refusal::Detail(
+            StatusCode::BAD_REQUEST,
+            "There was an error parsing the body",
+        ));
+    };
+    match strict::parse(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Null) => refuse(whole("missing", "Field required").with_input(Value::Null)),
+        // Lists and texts may hold a secret.
+        Ok(Value::Array(list)) if list.is_empty() => refuse(not_an_object().with_input(json!([]))),
+        Ok(Value::Array(_) | Value::String(_)) => refuse(not_an_object()),
+        Ok(other) => refuse(not_an_object().with_input(other)),
+        Err(error) => {
+            let (offset, reason) = syntax_error(text, &error);
+            let fault = FieldFault::new(
+                "json_invalid",
+                &[json!("body"), json!(offset)],
+                "JSON decode error".to_owned(),
+            );
+            refuse(fault.with_input(json!({})).with_ctx(json!({"error": reason})))
+        }
+    }
+}
+
+/// `application/json` or `application/*+json` (RFC 6839 3.1).
+fn is_json(content_type: &str) -> bool {
+    content_type.parse::<mime::Mime>().is_ok_and(|mime| {
+        mime.type_() == mime::APPLICATION && (mime.subtype() == mime::JSON || mime.suffix() == Some(mime::JSON))
+    })
+}
+
+/// Offset in characters and reason, in the words of the seed's parser where it has a word for it.
+fn syntax_error(text: &str, error: &serde_json::Error) -> (usize, &'static str) {
+    let before = text
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1))
+        .map(str::len)
+        .sum::<usize>();
+    // The column counts bytes from 1 and stands on the offending one, or behind the last at the end of the text.
+    let column = if error.is_eof() {
+        error.column()
+    } else {
+        error.column().saturating_sub(1)
+    };
+    let offset = text
+        .get(..before + column)
+        .map_or_else(|| text.chars().count(), |text| text.chars().count());
+    let message = error.to_string();
+    let rows = [
+        ("duplicate member", "Duplicate member name"),
+        ("nested too deeply", "Nested too deeply"),
+        ("recursion limit", "Nested too deeply"),
+        ("EOF while parsing a value", "Expecting value"),
+        ("EOF while parsing a string", "Unterminated string starting at"),
+        ("EOF while parsing", "Expecting ',' delimiter"),
+        (
+            "key must be a string",
+            "Expecting property name enclosed in double quotes",
+        ),
+        ("trailing comma", "Expecting property name enclosed in double quotes"),
+        ("expected `:`", "Expecting ':' delimiter"),
+        ("expected `,`", "Expecting ',' delimiter"),
+        ("control character", "Invalid control character at"),
+        ("invalid escape", "Invalid \\escape"),
+        ("surrogate", "Invalid \\uXXXX escape"),
+        ("trailing characters", "Extra data"),
+    ];
+    let reason = rows
+        .iter()
+        .find(|(ours, _)| message.contains(ours))
+        .map_or("Expecting value", |(_, theirs)| theirs);
+    (offset, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syntax_errors_are_placed_as_the_seed_places_them() {
+        let rows = [
+            (r#"{"email": "#, 10, "Expecting value"),
+            ("{", 1, "Expecting ',' delimiter"),
+            (r#"{"a" 1}"#, 5, "Expecting ':' delimiter"),
+            (r#"{"a":1 "b":2}"#, 7, "Expecting ',' delimiter"),
+            ("{}{}", 2, "Extra data"),
+            (r#"{"é":x}"#, 5, "Expecting value"),
+            (r#"{"a":1,"a":1}"#, 12, "Duplicate member name"),
+        ];
+        for (text, offset, reason) in rows {
+            let error = strict::parse(text).expect_err("faulty");
+            let (found, why) = syntax_error(text, &error);
+            assert_eq!(why, reason, "{text}: {error}");
+            if why != "Duplicate member name" {
+                assert_eq!(found, offset, "{text}: {error}");
+            }
+        }
+    }
+}

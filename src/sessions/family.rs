@@ -1,0 +1,191 @@
+//! The state machine of refresh tokens, without its effects: what a token is, judged against its family's row.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sign::Signer;
+use uuid::Uuid;
+
+use super::store::Family;
+use crate::tokens::RefreshClaims;
+
+/// What an authentic token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its family has ended, or it is not the family's own.
+    Dead,
+    /// Its family was not refreshed in time or is past its absolute end.
+    Expired,
+    /// The newest: it may be exchanged.
+    Rotate,
+    /// The one before the newest, sent again soon enough: it gets the newest again.
+    Retry,
+    /// Older.
+    Theft,
+    /// Newer than the row.
+    Future,
+}
+
+impl Family {
+    /// Judges the token. A window of zero is strict: every older token is theft.
+    pub(super) fn judge(&self, token: &RefreshClaims, window: TimeDelta, now: DateTime<Utc>) -> State {
+        let Some(generation) = self.proven_generation(token) else {
+            return State::Dead;
+        };
+        if self.revoked_at.is_some() || !self.is_active {
+            return State::Dead;
+        }
+        if now >= self.idle_end || now >= self.absolute_end {
+            return State::Expired;
+        }
+        match self.generation - generation {
+            0 => State::Rotate,
+            1 if now - self.rotated_at < window => State::Retry,
+            1.. => State::Theft,
+            _ => State::Future,
+        }
+    }
+
+    /// The token's generation, if the token is this family's own: its `jti` can only be made with the family's secret.
+    pub(super) fn proven_generation(&self, token: &RefreshClaims) -> Option<i64> {
+        let generation = token.generation.filter(|generation| *generation >= 0)?;
+        let proof = proof(&self.family_secret, generation);
+        let is_own =
+            token.session_id == self.session_id && openssl::memcmp::eq(proof.as_bytes(), token.jti?.as_bytes());
+        is_own.then_some(generation)
+    }
+}
+
+/// The `jti` of a generation: a version 8 UUID (RFC 9562 5.8) from HMAC-SHA-256, so that every token ever issued is recognised
+/// and can be made again, and none is stored.
+pub(super) fn proof(family_secret: &[u8], generation: i64) -> Uuid {
+    let tag = PKey::hmac(family_secret)
+        .and_then(|key| Signer::new(MessageDigest::sha256(), &key)?.sign_oneshot_to_vec(&generation.to_be_bytes()))
+        .expect("HMAC-SHA-256 takes any key and input");
+    let bytes: [u8; 16] = tag[..16].try_into().expect("a SHA-256 tag has 32 bytes");
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family(now: DateTime<Utc>) -> Family {
+        Family {
+            family_id: Uuid::from_u128(1),
+            session_id: Uuid::from_u128(2),
+            user_id: 1,
+            client_id: "c".to_owned(),
+            scope: "s".to_owned(),
+            generation: 5,
+            family_secret: vec![7; 32],
+            key_id: "k".to_owned(),
+            rotated_at: now - TimeDelta::seconds(10),
+            idle_end: now + TimeDelta::days(14),
+            absolute_end: now + TimeDelta::days(180),
+            revoked_at: None,
+            subject: Uuid::from_u128(3),
+            is_active: true,
+            auth_time: now,
+            user_agent: String::new(),
+            ip_address: None,
+        }
+    }
+
+    fn token(family: &Family, generation: i64) -> RefreshClaims {
+        RefreshClaims {
+            session_id: family.session_id,
+            family_id: family.family_id,
+            jti: Some(proof(&family.family_secret, generation)),
+            generation: Some(generation),
+        }
+    }
+
+    #[test]
+    fn every_state_is_the_one_of_the_table() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let window = TimeDelta::seconds(30);
+        let live = family(now);
+        let ended = Family {
+            revoked_at: Some(now),
+            ..family(now)
+        };
+        let inactive = Family {
+            is_active: false,
+            ..family(now)
+        };
+        let idle = Family {
+            idle_end: now,
+            ..family(now)
+        };
+        let old = Family {
+            absolute_end: now,
+            ..family(now)
+        };
+        let late = Family {
+            rotated_at: now - window,
+            ..family(now)
+        };
+        let foreign = RefreshClaims {
+            jti: Some(Uuid::from_u128(9)),
+            ..token(&live, 5)
+        };
+        let other_session = RefreshClaims {
+            session_id: Uuid::from_u128(9),
+            ..token(&live, 5)
+        };
+        let rows = [
+            ("newest", &live, token(&live, 5), window, State::Rotate),
+            ("one before, in time", &live, token(&live, 4), window, State::Retry),
+            (
+                "one before, exactly at the end of the window",
+                &late,
+                token(&live, 4),
+                window,
+                State::Theft,
+            ),
+            (
+                "one before, strict",
+                &live,
+                token(&live, 4),
+                TimeDelta::zero(),
+                State::Theft,
+            ),
+            ("two before, in time", &live, token(&live, 3), window, State::Theft),
+            ("first", &live, token(&live, 0), window, State::Theft),
+            ("newer", &live, token(&live, 6), window, State::Future),
+            ("negative", &live, token(&live, -1), window, State::Dead),
+            ("forged jti", &live, foreign, window, State::Dead),
+            ("other session", &live, other_session, window, State::Dead),
+            (
+                "no jti",
+                &live,
+                RefreshClaims {
+                    jti: None,
+                    ..token(&live, 5)
+                },
+                window,
+                State::Dead,
+            ),
+            (
+                "no generation",
+                &live,
+                RefreshClaims {
+                    generation: None,
+                    ..token(&live, 5)
+                },
+                window,
+                State::Dead,
+            ),
+            ("ended, newest", &ended, token(&live, 5), window, State::Dead),
+            ("ended, older", &ended, token(&live, 1), window, State::Dead),
+            ("inactive", &inactive, token(&live, 5), window, State::Dead),
+            ("idle", &idle, token(&live, 5), window, State::Expired),
+            ("idle, older", &idle, token(&live, 1), window, State::Expired),
+            ("absolute end", &old, token(&live, 5), window, State::Expired),
+        ];
+        for (name, family, token, window, expected) in rows {
+            assert_eq!(family.judge(&token, window, now), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Refreshing: the effects of the state machine.
+//!
+//! Strict rotation logs honest clients out when an answer is lost or two tabs refresh at once; forgiving rotation lets a thief fork
+//! a branch. Here a retry gets **the same** successor, an older token ends the session, and one conditional statement takes a
+//! generation, so any number of replicas agree.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::family::State;
+use super::store::{self, Family};
+use super::{Error, Reason, Sessions};
+use crate::audit::{self, Entry, Event, Origin};
+use crate::config::ContextMismatch;
+use crate::tokens::{Pair, RefreshClaims};
+
+impl Sessions {
+    /// Exchanges a refresh token for its successor and a new access token.
+    pub async fn rotate(&self, token: &str, origin: &Origin, now: DateTime<Utc>) -> Result<Pair, Error> {
+        let token = self.tokens.verify_refresh(token, now).await?;
+        if let Some(limit) = &self.limit {
+            let counted = limit.count(token.session_id, now).await;
+            counted.map_err(|retry_after| Error::RateLimited { retry_after })?;
+        }
+        // The second round is for whoever lost the race: by then the winner's row tells what this token is.
+        for _ in 0..2 {
+            let Some(family) = store::family(self.db.reader(), token.family_id).await? else {
+                return Err(Error::Dead);
+            };
+            let window = TimeDelta::seconds(self.settings.retry_window_seconds);
+            match family.judge(&token, window, now) {
+                State::Dead => return Err(Error::Dead),
+                State::Expired => return Err(Error::Expired),
+                State::Theft => return Err(self.end_for(&family, &token, Error::Reused, origin, now).await),
+                State::Future => return Err(self.end_for(&family, &token, Error::FromTheFuture, origin, now).await),
+                State::Retry => return self.retry(&family, &token, origin, now).await,
+                State::Rotate => {
+                    if let Some(pair) = self.take(&family, now).await? {
+                        return Ok(pair);
+                    }
+                }
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// Takes the next generation; `None` when somebody else changed the row first.
+    async fn take(&self, family: &Family, now: DateTime<Utc>) -> Result<Option<Pair>, Error> {
+        let key_id = self.tokens.signer_id(now)?;
+        let idle_end = now + TimeDelta::seconds(self.settings.idle_ttl_seconds);
+        let Some(step) = store::take_refresh(self.db.writer(), family, &key_id, idle_end, now).await? else {
+            return Ok(None);
+        };
+        let next = Family {
+            generation: family.generation + 1,
+            key_id,
+            rotated_at: step.rotated_at,
+            idle_end: step.idle_end,
+            ..family.clone()
+        };
+        self.issue(&next, now).await.map(Some)
+    }
+
+    /// Answers a retry with the current token again. Another device is noted, or taken for a thief, as the setting says.
+    async fn retry(
+        &self,
+        family: &Family,
+        token: &RefreshClaims,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<Pair, Error> {
+        let address = origin.ip_address.map(|address| address.to_string());
+        if address != family.ip_address || origin.user_agent != family.user_agent {
+            if self.settings.retry_context_mismatch == ContextMismatch::Theft {
+                return Err(self.end_for(family, token, Error::Reused, origin, now).await);
+            }
+            let details = Some(serde_json::json!({"context_mismatch": true, "generation": token.generation}));
+            let noted = audit::record(
+                self.db.writer(),
+                now,
+                Event::RefreshRetry,
+                entry(family, origin, details),
+            )
+            .await;
+            if let Err(error) = noted {
+                tracing::warn!(error = %error, "a refresh retry was not noted");
+            }
+        }
+        self.issue(family, now).await
+    }
+
+    /// Ends the session of a token that must not exist any more (RFC 9700 4.14.2), commits, and returns the refusal. When the
+    /// database fails the refusal is its error, so that nobody believes the session ended.
+    async fn end_for(
+        &self,
+        family: &Family,
+        token: &RefreshClaims,
+        refusal: Error,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Error {
+        let (reason, event) = match refusal {
+            Error::FromTheFuture => (Reason::FutureToken, Event::RefreshFromTheFuture),
+            _ => (Reason::ReuseDetected, Event::RefreshReuse),
+        };
+        let ended = async {
+            let tx = self.db.begin().await?;
+            if store::end_session(&tx, family.session_id, reason, now).await? {
+                let details = serde_json::json!({"presented": token.generation, "current": family.generation});
+                audit::record(&tx, now, event, entry(family, origin, Some(details))).await?;
+            }
+            tx.commit().await
+        };
+        match ended.await {
+            Ok(()) => {
+                tracing::warn!(user.id = family.user_id, session.id = %family.session_id, reason = reason.label(), "a session was ended");
+                refusal
+            }
+            Err(error) => error.into(),
+        }
+    }
+}
+
+fn entry<'a>(family: &Family, origin: &'a Origin, details: Option<serde_json::Value>) -> Entry<'a> {
+    Entry {
+        user_id: Some(family.user_id),
+        session_id: Some(family.session_id),
+        origin: Some(origin),
+        details,
+    }
+}

@@ -1,0 +1,27 @@
+//! Every claim set, as it is read.
+
+use uuid::Uuid;
+
+/// A verified access token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessClaims {
+    /// Row number of the user.
+    pub user_id: i64,
+    /// `sub`; absent in the seed's bare profile.
+    pub subject: Option<Uuid>,
+    /// `sid`.
+    pub session_id: Uuid,
+}
+
+/// An authentic refresh token. What it claims is judged against its family's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshClaims {
+    /// `sid`.
+    pub session_id: Uuid,
+    /// `fam`.
+    pub family_id: Uuid,
+    /// `jti`; absent in tokens that name none.
+    pub jti: Option<Uuid>,
+    /// `gen`; absent in tokens of the seed.
+    pub generation: Option<i64>,
+}

@@ -1,0 +1,116 @@
+//! The compact form (RFC 7515 3.1), read strictly and written with a prepared header.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use super::{Error, Kind};
+use crate::json;
+use crate::keys::{self, Key};
+
+/// No token of ours is longer.
+const MAX_LENGTH: usize = 8192;
+
+/// A token of which only the form is known.
+pub(super) struct Unverified<'a> {
+    input: &'a str,
+    payload: &'a str,
+    signature: Vec<u8>,
+    algorithm: String,
+    media_type: String,
+    kid: String,
+}
+
+/// A token whose signature is ours.
+pub(super) struct Token {
+    /// `typ` in lower case, without `application/`.
+    pub(super) media_type: String,
+    pub(super) claims: Map<String, Value>,
+}
+
+impl<'a> Unverified<'a> {
+    pub(super) fn parse(token: &'a str) -> Result<Self, Error> {
+        if token.len() > MAX_LENGTH {
+            return Err(Error::Invalid("Token is too long"));
+        }
+        let (input, signature) = token.rsplit_once('.').ok_or(Error::Invalid("Not enough segments"))?;
+        let (header, payload) = input.split_once('.').ok_or(Error::Invalid("Not enough segments"))?;
+        if payload.contains('.') {
+            return Err(Error::Invalid("Too many segments"));
+        }
+        let header = object(header).ok_or(Error::Invalid("Invalid header"))?;
+        // RFC 8725 3.10, RFC 7515 4.1.11: nothing that names or brings a key, no extension that we would have to understand.
+        if header
+            .keys()
+            .any(|name| !["alg", "typ", "kid"].contains(&name.as_str()))
+        {
+            return Err(Error::Invalid("The header has a parameter that is not allowed"));
+        }
+        let text = |name: &str| header.get(name).and_then(Value::as_str).map(str::to_owned);
+        let typ = text("typ")
+            .ok_or(Error::Invalid("The header has no typ"))?
+            .to_ascii_lowercase();
+        Ok(Self {
+            input,
+            payload,
+            signature: BASE64_URL_SAFE_NO_PAD
+                .decode(signature)
+                .map_err(|_| Error::Invalid("Invalid signature encoding"))?,
+            algorithm: text("alg").ok_or(Error::Invalid("The specified alg value is not allowed"))?,
+            media_type: typ.strip_prefix("application/").unwrap_or(&typ).to_owned(),
+            kid: text("kid").ok_or(Error::Invalid("The header has no kid"))?,
+        })
+    }
+
+    pub(super) fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Checks algorithm, then signature, and only then reads the claims.
+    pub(super) fn verify(self, key: Option<&Key>) -> Result<Token, Error> {
+        let key = key.ok_or(Error::Invalid("The kid is unknown"))?;
+        if self.algorithm != key.algorithm.name() {
+            return Err(Error::Invalid("The specified alg value is not allowed"));
+        }
+        if !key.is_signature(self.input.as_bytes(), &self.signature) {
+            return Err(Error::Invalid("Signature verification failed"));
+        }
+        let claims = object(self.payload).ok_or(Error::Invalid("Invalid payload"))?;
+        Ok(Token {
+            media_type: self.media_type,
+            claims,
+        })
+    }
+}
+
+/// Signs `claims` as a token of `kind`.
+pub(super) fn sign(key: &Key, kind: Kind, claims: &Map<String, Value>) -> Result<SecretString, Error> {
+    // The kid is base64url and the other two are constants: nothing needs escaping.
+    let header = format!(
+        r#"{{"alg":"{}","typ":"{}","kid":"{}"}}"#,
+        key.algorithm.name(),
+        kind.media_type(),
+        key.kid
+    );
+    let payload = serde_json::to_vec(claims).expect("a map of JSON values serialises");
+    let mut token = BASE64_URL_SAFE_NO_PAD.encode(header);
+    token.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(payload, &mut token);
+    let signature = key.sign(token.as_bytes()).map_err(keys::Error::from)?;
+    token.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Ok(token.into())
+}
+
+/// Strict base64url, strict UTF-8, strict JSON, an object without blanks around it.
+fn object(segment: &str) -> Option<Map<String, Value>> {
+    let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(segment).ok()?).ok()?;
+    if !text.starts_with('{') || !text.ends_with('}') {
+        return None;
+    }
+    match json::parse(&text).ok()? {
+        Value::Object(object) => Some(object),
+        _ => None,
+    }
+}

@@ -1,0 +1,186 @@
+//! Tokens: every JWT that is issued or read. Owns claims and their validation; knows no sessions, no HTTP.
+//!
+//! Invariants: the algorithm is the key's, never the token's (RFC 8725 3.1); a kind of token is never taken for another (RFC 8725
+//! 3.11); every claim is required, typed and bounded; `exp` has no leeway.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::config::{self, Config};
+use crate::keys::{self, Key, Keyring};
+
+mod claims;
+mod issue;
+mod jws;
+mod verify;
+
+pub use claims::{AccessClaims, RefreshClaims};
+
+/// Why a token is not accepted or not issued. Each answer to a client is chosen by variant; texts hold no part of the token.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a token of ours: form, header, signature or claims.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// `exp` has passed.
+    #[error("token expired")]
+    Expired,
+    /// A genuine token of another kind.
+    #[error("token of another kind")]
+    WrongKind,
+    /// A genuine refresh token without a session or family.
+    #[error("malformed refresh token")]
+    Malformed,
+    /// A key could not be used.
+    #[error("keys: {0}")]
+    Keys(#[from] keys::Error),
+    /// The random number generator failed.
+    #[error(transparent)]
+    Random(#[from] crate::random::Error),
+}
+
+/// Kinds of JWT, told apart by `typ` (RFC 8725 3.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Access,
+    Refresh,
+}
+
+impl Kind {
+    /// RFC 9068 2.1, RFC 7515 4.1.9.
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Access => "at+jwt",
+            Self::Refresh => "refresh+jwt",
+        }
+    }
+}
+
+/// What an access token is issued for.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Row number of the user.
+    pub user_id: i64,
+    /// `sub`: random, never reused.
+    pub subject: Uuid,
+    /// `sid`.
+    pub session_id: Uuid,
+    /// `client_id`.
+    pub client_id: String,
+    /// `scope`.
+    pub scope: String,
+    /// When the user proved who they are.
+    pub auth_time: DateTime<Utc>,
+    /// The session's absolute end: no access token outlives it.
+    pub absolute_end: DateTime<Utc>,
+}
+
+/// What a refresh token says; equal values give equal bytes.
+#[derive(Debug, Clone)]
+pub struct RefreshGrant {
+    /// `fam`.
+    pub family_id: Uuid,
+    /// `jti`: the family's proof of this generation.
+    pub jti: Uuid,
+    /// `gen`.
+    pub generation: i64,
+    /// `iat`: when this generation was made.
+    pub issued_at: DateTime<Utc>,
+    /// `exp`: when it is idle too long.
+    pub expires_at: DateTime<Utc>,
+    /// The key that this generation was made with.
+    pub key_id: String,
+}
+
+/// What a client gets.
+#[derive(Debug)]
+pub struct Pair {
+    /// The access token.
+    pub access: SecretString,
+    /// The refresh token.
+    pub refresh: SecretString,
+    /// Life of the access token in seconds.
+    pub expires_in: i64,
+}
+
+/// Issues and verifies tokens.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    keyring: Arc<Keyring>,
+    settings: config::Tokens,
+    issuer: String,
+    audience: String,
+    /// Only our own refresh endpoint takes refresh tokens.
+    refresh_audience: String,
+}
+
+impl Tokens {
+    /// Reads the names that stand in tokens from the configuration.
+    #[must_use]
+    pub fn new(keyring: Arc<Keyring>, config: &Config) -> Self {
+        let issuer = config.server.issuer();
+        let audience = if config.tokens.audience.is_empty() {
+            issuer.clone()
+        } else {
+            config.tokens.audience.clone()
+        };
+        let refresh_audience = format!("{issuer}{}/auth/refresh", config.server.api_prefix);
+        Self {
+            keyring,
+            settings: config.tokens.clone(),
+            issuer,
+            audience,
+            refresh_audience,
+        }
+    }
+
+    /// The client and scope of tokens that the REST API issues.
+    #[must_use]
+    pub fn own_client(&self) -> (&str, &str) {
+        (&self.settings.client_id, &self.settings.scope)
+    }
+
+    /// The kid of the key that signs at `now`: a new generation is made with it.
+    pub fn signer_id(&self, now: DateTime<Utc>) -> Result<String, Error> {
+        Ok(self.keyring.signer(now)?.kid.clone())
+    }
+
+    /// Issues both tokens of an answer.
+    pub async fn pair(&self, grant: &Grant, refresh: &RefreshGrant, now: DateTime<Utc>) -> Result<Pair, Error> {
+        let signer = self.keyring.signer(now)?;
+        let expires_at = grant
+            .absolute_end
+            .min(now + TimeDelta::seconds(self.settings.access_ttl_seconds));
+        // If the key of this generation was revoked meanwhile, the newest signs.
+        let refresh_signer = match self.keyring.verifier(&refresh.key_id, now).await {
+            Some(key) => key,
+            None => Arc::clone(&signer),
+        };
+        Ok(Pair {
+            access: self.access(&signer, grant, now, expires_at)?,
+            refresh: self.refresh(&refresh_signer, grant, refresh)?,
+            expires_in: (expires_at - now).num_seconds(),
+        })
+    }
+
+    /// Verifies an access token for our own endpoints. Says nothing about its session or user.
+    pub async fn verify_access(&self, token: &str, now: DateTime<Utc>) -> Result<AccessClaims, Error> {
+        let token = self.authentic(token, now).await?;
+        self.access_claims(&token, now)
+    }
+
+    /// Verifies a refresh token as far as the token alone can tell: signature, kind, shape. Never its `exp`: the row judges.
+    pub async fn verify_refresh(&self, token: &str, now: DateTime<Utc>) -> Result<RefreshClaims, Error> {
+        let token = self.authentic(token, now).await?;
+        self.refresh_claims(&token)
+    }
+
+    async fn authentic(&self, token: &str, now: DateTime<Utc>) -> Result<jws::Token, Error> {
+        let unverified = jws::Unverified::parse(token)?;
+        let key: Option<Arc<Key>> = self.keyring.verifier(unverified.kid(), now).await;
+        unverified.verify(key.as_deref())
+    }
+}

@@ -1,0 +1,151 @@
+//! The front: what happens to every request before and after its handler.
+//!
+//! Gives it an id, a span and a client; refuses what no handler shall see; answers what has no route; catches panics; adds headers;
+//! writes one log line, which holds no address, no query, no body and no header of the request.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use ipnet::IpNet;
+use poem::endpoint::BoxEndpoint;
+use poem::http::{HeaderValue, Method, StatusCode, header};
+use poem::{Endpoint, Error, Request, Response};
+use tracing::Instrument as _;
+
+use super::paths::{Match, Paths};
+use super::{coded, detail, guard, headers, origin};
+use crate::config;
+use crate::random;
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// Wraps the routes.
+pub struct Front {
+    routes: BoxEndpoint<'static>,
+    paths: Paths,
+    /// Shapes errors that handlers and extractors did not shape themselves.
+    shape: fn(Error) -> Response,
+    issuer: String,
+    is_https: bool,
+    proxies: Vec<IpNet>,
+}
+
+impl Front {
+    /// `shape` makes an answer of an error that is not one yet.
+    pub(crate) fn new(
+        routes: BoxEndpoint<'static>,
+        paths: Paths,
+        shape: fn(Error) -> Response,
+        server: &config::Server,
+    ) -> Self {
+        Self {
+            routes,
+            paths,
+            shape,
+            issuer: server.issuer(),
+            is_https: server.is_https(),
+            proxies: server.trusted_proxies.clone(),
+        }
+    }
+
+    /// Answers a request, whatever it is.
+    pub async fn answer(&self, request: Request) -> Response {
+        let started = Instant::now();
+        let peer = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
+        let id = self.request_id(&request, peer);
+        let method = request.method().clone();
+        let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
+        let (route, mut response) = async {
+            let found = AssertUnwindSafe(self.routed(request, peer)).catch_unwind().await;
+            found.unwrap_or_else(|panic| ("panic", panicked(panic.as_ref())))
+        }
+        .instrument(span.clone())
+        .await;
+        headers::add(response.headers_mut(), self.is_https);
+        response.headers_mut().insert(REQUEST_ID, id);
+        let status = response.status().as_u16();
+        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        span.in_scope(|| tracing::info!(method = method.as_str(), route, status, duration_ms, "answered"));
+        response
+    }
+
+    async fn routed(&self, mut request: Request, peer: Option<std::net::IpAddr>) -> (&str, Response) {
+        let path = request.original_uri().path().to_owned();
+        let route = match self.paths.find(request.method(), &path) {
+            Match::Route(route) => route,
+            Match::OtherMethods(allow) => return ("none", method_not_allowed(&allow)),
+            Match::TrailingSlash => return ("none", self.without_slash(&request)),
+            Match::Nothing => return ("none", detail(StatusCode::NOT_FOUND, "Not Found")),
+        };
+        if let Err(refusal) = guard::admit(&mut request).await {
+            return (route, refusal);
+        }
+        if let Some(peer) = peer {
+            let origin = origin::of(request.headers(), peer, &self.proxies);
+            request.set_data(origin);
+        }
+        if request.method() == Method::HEAD {
+            // hyper leaves the body away and keeps its length.
+            request.set_method(Method::GET);
+        }
+        let response = match self.routes.call(request).await {
+            Ok(response) => response,
+            Err(error) if error.is_from_response() => error.into_response(),
+            Err(error) => (self.shape)(error),
+        };
+        (route, response)
+    }
+
+    /// The id of a trusted proxy, if it is harmless, else a new one.
+    fn request_id(&self, request: &Request, peer: Option<std::net::IpAddr>) -> HeaderValue {
+        let is_harmless = |id: &&HeaderValue| {
+            let id = id.as_bytes();
+            (1..=64).contains(&id.len())
+                && id
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        };
+        let given = request.headers().get(REQUEST_ID).filter(is_harmless);
+        let is_trusted = peer.is_some_and(|peer| origin::is_trusted(&self.proxies, peer.to_canonical()));
+        if let Some(id) = given.filter(|_| is_trusted) {
+            return id.clone();
+        }
+        let id = random::uuid().map(|id| id.to_string()).unwrap_or_default();
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// Links come from the issuer, never from a Host header.
+    fn without_slash(&self, request: &Request) -> Response {
+        let uri = request.original_uri();
+        let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        let location = format!("{}{}{query}", self.issuer, uri.path().trim_end_matches('/'));
+        let response = Response::builder().status(StatusCode::TEMPORARY_REDIRECT);
+        match HeaderValue::try_from(location) {
+            Ok(location) => response.header(header::LOCATION, location).finish(),
+            Err(_) => detail(StatusCode::NOT_FOUND, "Not Found"),
+        }
+    }
+}
+
+fn method_not_allowed(allow: &str) -> Response {
+    let mut response = detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    if let Ok(allow) = HeaderValue::try_from(allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("unknown"), "a handler panicked");
+    coded(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal_error",
+        "Internal server error",
+    )
+}

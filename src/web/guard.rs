@@ -1,0 +1,92 @@
+//! Requests that no handler sees: too large, too slow, ambiguous.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use poem::http::{StatusCode, header};
+use poem::{Body, Request, Response};
+
+use super::{coded, detail};
+
+/// Longest body. The largest honest one is a registration of less than 4 KiB.
+const MAX_BODY: usize = 16 * 1024;
+/// Longest target (path and query).
+const MAX_TARGET: usize = 8 * 1024;
+/// How long a body may take.
+const BODY_TIME: Duration = Duration::from_secs(15);
+
+/// Refuses what is ambiguous, reads the body, and puts it back whole.
+pub(crate) async fn admit(request: &mut Request) -> Result<(), Response> {
+    let headers = request.headers();
+    if request
+        .original_uri()
+        .path_and_query()
+        .is_some_and(|target| target.as_str().len() > MAX_TARGET)
+    {
+        return Err(detail(StatusCode::URI_TOO_LONG, "URI Too Long"));
+    }
+    // RFC 9112 6.1: both is how requests are smuggled.
+    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
+        let mut response = detail(StatusCode::BAD_REQUEST, "Content-Length with Transfer-Encoding");
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        return Err(response);
+    }
+    if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+        return Err(detail(StatusCode::BAD_REQUEST, "More than one Authorization header"));
+    }
+    if headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(detail(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Unsupported Content-Encoding",
+        ));
+    }
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large());
+    }
+    let body = read(request.take_body()).await?;
+    request.set_body(body);
+    Ok(())
+}
+
+async fn read(body: Body) -> Result<Bytes, Response> {
+    let mut whole = BytesMut::new();
+    let mut chunks = body.into_bytes_stream();
+    let reading = async {
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| detail(StatusCode::BAD_REQUEST, "There was an error parsing the body"))?;
+            if whole.len() + chunk.len() > MAX_BODY {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(())
+    };
+    let slow = |_| closing(detail(StatusCode::REQUEST_TIMEOUT, "Request Timeout"));
+    tokio::time::timeout(BODY_TIME, reading).await.map_err(slow)??;
+    Ok(whole.freeze())
+}
+
+fn too_large() -> Response {
+    closing(coded(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "payload_too_large",
+        "The request body is too large",
+    ))
+}
+
+/// What is left of the body is not read, so the connection cannot go on.
+fn closing(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response
+}

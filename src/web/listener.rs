@@ -1,0 +1,296 @@
+//! Connections: our own acceptor, because poem's has no time limit for a request's head, no caps, and spins when descriptors run out.
+//!
+//! HTTP/1.1 only; HTTP/2 is the business of whatever terminates TLS.
+
+use std::collections::HashMap;
+use std::future::Future as _;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use poem::Request;
+use poem::web::{LocalAddr, RemoteAddr};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::front::Front;
+use super::origin;
+use crate::config;
+
+/// From the first byte of a request to the end of its head, and from accept to the first byte.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Between two requests.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+/// Without a byte taken by a client that is being answered.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+/// While a handler works; far above every bound inside.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// Request line and headers (hyper answers 431 above it, and above 100 headers).
+const MAX_HEAD: usize = 16 * 1024;
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections there may be.
+#[derive(Debug, Clone)]
+pub struct Caps {
+    /// `None` lifts them.
+    limits: Option<(usize, usize)>,
+    exempt: Vec<IpNet>,
+    open: Arc<Mutex<(usize, HashMap<IpAddr, usize>)>>,
+}
+
+impl Caps {
+    /// Reads the caps from the configuration.
+    #[must_use]
+    pub fn new(limits: &config::Limits, server: &config::Server) -> Self {
+        let limits = limits
+            .enabled
+            .then_some((limits.connections, limits.connections_per_address));
+        Self {
+            limits,
+            exempt: server.trusted_proxies.clone(),
+            open: Arc::default(),
+        }
+    }
+
+    /// A place for a connection, given back when dropped; `None` when there is none.
+    fn take(&self, peer: IpAddr) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_peer = open.1.get(&peer).copied().unwrap_or_default();
+        if let Some((all, each)) = self.limits {
+            let is_full = open.0 >= all || (of_peer >= each && !origin::is_trusted(&self.exempt, peer));
+            if is_full {
+                return None;
+            }
+        }
+        open.0 += 1;
+        open.1.insert(peer, of_peer + 1);
+        Some(Place {
+            caps: self.clone(),
+            peer,
+        })
+    }
+}
+
+struct Place {
+    caps: Caps,
+    peer: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.caps.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.0 -= 1;
+        if let std::collections::hash_map::Entry::Occupied(mut count) = open.1.entry(self.peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// Accepts until `stop` is told, then lets requests in flight finish for at most `grace`.
+pub async fn serve(
+    listener: TcpListener,
+    front: Arc<Front>,
+    caps: Caps,
+    mut stop: watch::Receiver<bool>,
+    grace: Duration,
+) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = told(&mut stop) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(error = %error, "accepting a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Over the cap: closed without a word, which costs the least.
+        if let Some(place) = caps.take(peer.ip().to_canonical()) {
+            connections.spawn(connection(stream, peer, Arc::clone(&front), place, stop.clone()));
+        }
+    }
+    drop(listener);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, finished).await.is_err() {
+        tracing::warn!("requests in flight were cut off");
+    }
+}
+
+/// Returns once `stop` is told, or nobody can tell it any more.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|is_told| *is_told).await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    _place: Place,
+    mut stop: watch::Receiver<bool>,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    if let Err(error) = stream.set_nodelay(true) {
+        return tracing::debug!(error = %error, "a connection");
+    }
+    let phase = Arc::new(Mutex::new(Phase::Waiting(Instant::now() + HEAD_TIME)));
+    let service = service_fn({
+        let phase = Arc::clone(&phase);
+        move |request: hyper::Request<hyper::body::Incoming>| {
+            let (front, phase) = (Arc::clone(&front), Arc::clone(&phase));
+            set(&phase, Phase::Answering(Instant::now() + ANSWER_TIME));
+            async move {
+                let parts = (
+                    request,
+                    LocalAddr(local.into()),
+                    RemoteAddr(peer.into()),
+                    poem::http::uri::Scheme::HTTP,
+                );
+                let response = front.answer(Request::from(parts)).await;
+                set(&phase, Phase::Waiting(Instant::now() + IDLE_TIME));
+                Ok::<hyper::Response<_>, std::convert::Infallible>(response.into())
+            }
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD).pipeline_flush(true).half_close(false);
+    let connection = builder.serve_connection(TokioIo::new(Timed::new(stream, phase)), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "a connection ended");
+    }
+}
+
+/// What a connection is waiting for, and until when.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// The first byte of a request.
+    Waiting(Instant),
+    /// The rest of its head.
+    Head(Instant),
+    /// Our own answer; the body has its own time limit.
+    Answering(Instant),
+}
+
+fn set(phase: &Mutex<Phase>, next: Phase) {
+    *phase.lock().unwrap_or_else(PoisonError::into_inner) = next;
+}
+
+/// A stream that fails when the client is too slow.
+struct Timed {
+    stream: TcpStream,
+    phase: Arc<Mutex<Phase>>,
+    read: Pin<Box<Sleep>>,
+    /// Runs while the client takes nothing.
+    write: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timed {
+    fn new(stream: TcpStream, phase: Arc<Mutex<Phase>>) -> Self {
+        Self {
+            stream,
+            phase,
+            read: Box::pin(sleep_until(Instant::now() + HEAD_TIME)),
+            write: None,
+        }
+    }
+
+    /// Fails once the client has taken nothing for too long.
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let write = self
+            .write
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_TIME)));
+        ready!(write.as_mut().poll(context));
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let mut phase = this.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        if result.is_ready() {
+            if let Phase::Waiting(_) = *phase
+                && buffer.filled().len() > before
+            {
+                *phase = Phase::Head(Instant::now() + HEAD_TIME);
+            }
+            return result;
+        }
+        let (Phase::Waiting(deadline) | Phase::Head(deadline) | Phase::Answering(deadline)) = *phase;
+        drop(phase);
+        if this.read.deadline() != deadline {
+            this.read.as_mut().reset(deadline);
+        }
+        ready!(this.read.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Ready(result) => {
+                self.write = None;
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.poll_stalled(context).map(Err),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.stream).poll_write_vectored(context, slices) {
+            Poll::Ready(result) => {
+                self.write = None;
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.poll_stalled(context).map(Err),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,5 @@
+//! One test binary for everything that needs HTTP, SQL or the command line.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod rest;
+mod support;

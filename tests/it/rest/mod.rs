@@ -1,0 +1,3 @@
+//! The REST API through its front door.
+
+mod auth;

@@ -1,0 +1,117 @@
+//! A database of its own for each test: a file, or a clone of a migrated template on the PostgreSQL that `TEST_POSTGRES_URL` names.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection};
+use tokio::sync::OnceCell;
+
+use super::Engine;
+
+/// Dropped when the last replica of a test is gone.
+pub(crate) struct Database {
+    pub(crate) url: String,
+    name: Option<String>,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+
+impl Database {
+    /// Makes an empty database; on PostgreSQL it is migrated already.
+    pub(crate) async fn create(engine: Engine, directory: &Path) -> Self {
+        match engine {
+            Engine::Sqlite => Self {
+                url: format!("sqlite://{}/test.db?mode=rwc", directory.display()),
+                name: None,
+            },
+            Engine::Postgres => {
+                let template = TEMPLATE.get_or_init(make_template).await;
+                let name = format!(
+                    "authservice_{}_{}",
+                    std::process::id(),
+                    NUMBER.fetch_add(1, Ordering::Relaxed)
+                );
+                let admin = admin().await;
+                let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy");
+                admin.execute_unprepared(&sql).await.unwrap();
+                Self {
+                    url: url_of(&name),
+                    name: Some(name),
+                }
+            }
+        }
+    }
+
+    /// An empty PostgreSQL database without any table.
+    pub(crate) async fn create_bare() -> Self {
+        let name = format!(
+            "authservice_{}_{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        admin()
+            .await
+            .execute_unprepared(&format!("CREATE DATABASE {name}"))
+            .await
+            .unwrap();
+        Self {
+            url: url_of(&name),
+            name: Some(name),
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(name) = self.name.take() else { return };
+        // The test's runtime is ending; a thread of its own is not.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                admin().await.execute_unprepared(&sql).await.map(|_| ())
+            })
+        });
+        if let Ok(Err(error)) = dropped.join() {
+            eprintln!("a test database was not dropped: {error}");
+        }
+    }
+}
+
+async fn make_template() -> String {
+    let name = format!("authservice_template_{}", std::process::id());
+    admin()
+        .await
+        .execute_unprepared(&format!("CREATE DATABASE {name}"))
+        .await
+        .unwrap();
+    let db = connect(&url_of(&name)).await;
+    migration::up(&db).await.unwrap();
+    db.close().await.unwrap();
+    name
+}
+
+async fn admin() -> DatabaseConnection {
+    connect(&server_url()).await
+}
+
+async fn connect(url: &str) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(1).sqlx_logging(false);
+    sea_orm::Database::connect(options).await.unwrap()
+}
+
+/// Tests on PostgreSQL are never left out in silence.
+fn server_url() -> String {
+    std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL is not set: run the tests with scripts/test.sh")
+}
+
+fn url_of(name: &str) -> String {
+    let mut url: reqwest::Url = server_url().parse().unwrap();
+    url.set_path(name);
+    url.to_string()
+}
