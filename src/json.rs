@@ -1,6 +1,6 @@
 //! JSON read strictly: no member twice, bounded nesting.
 //!
-//! serde_json lets the last of two equal members win, so two readers can see two different tokens or requests in the same bytes.
+//! `serde_json` lets the last of two equal members win, so two readers can see two different tokens or requests in the same bytes.
 
 use std::fmt;
 

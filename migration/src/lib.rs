@@ -93,25 +93,23 @@ pub async fn down(db: &DatabaseConnection) -> Result<(), Error> {
 }
 
 async fn lock(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
-    match db.get_database_backend() {
-        DatabaseBackend::Postgres => {
-            let tx = db.begin().await?;
-            tx.execute_unprepared(&format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'"))
-                .await?;
-            tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
-            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK_KEY})"))
-                .await?;
-            Ok(tx)
-        }
-        _ => {
-            // The busy timeout of the connection is the wait.
-            let options = TransactionOptions {
-                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-                ..TransactionOptions::default()
-            };
-            db.begin_with_options(options).await
-        }
+    if db.get_database_backend() != DatabaseBackend::Postgres {
+        // The busy timeout of the connection is the wait.
+        let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
+        return db
+            .begin_with_options(TransactionOptions {
+                sqlite_transaction_mode,
+                ..Default::default()
+            })
+            .await;
     }
+    let tx = db.begin().await?;
+    tx.execute_unprepared(&format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'"))
+        .await?;
+    tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+    tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK_KEY})"))
+        .await?;
+    Ok(tx)
 }
 
 async fn check(db: &impl ConnectionTrait) -> Result<Vec<Step>, Error> {

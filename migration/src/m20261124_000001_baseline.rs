@@ -35,11 +35,11 @@ impl MigrationTrait for Migration {
         for index in [
             index("users", "email_canonical").unique().to_owned(),
             index("users", "subject").unique().to_owned(),
-            index("auth_sessions", "user_id").to_owned(),
-            index("refresh_tokens", "session_id").to_owned(),
-            index("refresh_tokens", "user_id").to_owned(),
-            index("audit_events", "at").to_owned(),
-            index("audit_events", "user_id").to_owned(),
+            index("auth_sessions", "user_id"),
+            index("refresh_tokens", "session_id"),
+            index("refresh_tokens", "user_id"),
+            index("audit_events", "at"),
+            index("audit_events", "user_id"),
             // One signer: of each purpose, exactly one key has no planned end of signing.
             Index::create()
                 .name("one_signing_key")

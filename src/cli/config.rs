@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Error, say};
+use super::say;
 use crate::config::Config;
 
 /// Check or show the configuration
@@ -15,11 +15,10 @@ pub(super) enum Show {
 }
 
 impl Show {
-    pub(super) fn run(self, config: &Config) -> Result<(), Error> {
+    pub(super) fn run(self, config: &Config) {
         match self {
             Self::Check => say("the configuration is valid"),
             Self::Show => say(config.show().trim_end()),
         }
-        Ok(())
     }
 }

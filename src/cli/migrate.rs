@@ -20,7 +20,9 @@ impl Migrate {
         match self {
             Self::Up => {
                 let applied = migration::up(db.writer()).await?;
-                applied.iter().for_each(|name| say(&format!("applied {name}")));
+                for name in &applied {
+                    say(&format!("applied {name}"));
+                }
                 if applied.is_empty() {
                     say("nothing to apply");
                 }

@@ -135,7 +135,8 @@ fn execute(cli: Cli) -> Result<(), Error> {
         .collect();
     let config = Config::load(cli.config.as_deref(), &environment)?;
     if let Command::Config { command } = cli.command {
-        return command.run(&config);
+        command.run(&config);
+        return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

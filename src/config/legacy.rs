@@ -62,17 +62,17 @@ fn database(draft: &mut Draft, environment: &BTreeMap<String, String>) {
     if let Some(file) = environment.get("DATABASE_URL_FILE") {
         return draft.set_file("database.url", file, "DATABASE_URL_FILE");
     }
-    let part = |ours: &str, postgres: &str| {
+    let named = |ours: &str, postgres: &str| {
         [format!("DB_{ours}"), format!("POSTGRES_{postgres}")]
             .iter()
             .find_map(|name| environment.get(name))
             .cloned()
     };
     let (name, user, host, port) = (
-        part("NAME", "DB"),
-        part("USER", "USER"),
-        part("HOST", "HOST"),
-        part("PORT", "PORT"),
+        named("NAME", "DB"),
+        named("USER", "USER"),
+        named("HOST", "HOST"),
+        named("PORT", "PORT"),
     );
     if [&name, &user, &host, &port].iter().all(|part| part.is_none()) {
         return;
@@ -83,8 +83,8 @@ fn database(draft: &mut Draft, environment: &BTreeMap<String, String>) {
             .push("database.url: POSTGRES_DB and POSTGRES_USER belong together (or DB_NAME and DB_USER)".to_owned());
         return;
     };
-    let password = part("PASSWORD", "PASSWORD").or_else(|| {
-        let file = part("PASSWORD_FILE", "PASSWORD_FILE")?;
+    let password = named("PASSWORD", "PASSWORD").or_else(|| {
+        let file = named("PASSWORD_FILE", "PASSWORD_FILE")?;
         std::fs::read_to_string(file)
             .ok()
             .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())

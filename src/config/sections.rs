@@ -114,7 +114,6 @@ pub struct Keys {
 
 /// A JWS algorithm (RFC 7518 3.1, RFC 8037 3.1) that access tokens may be signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[expect(clippy::upper_case_acronyms, reason = "the RFC's names")]
 pub enum Algorithm {
     RS256,
     PS256,

@@ -131,7 +131,7 @@ fn require_private(path: &Path) -> Result<(), Fault> {
         .permissions()
         .mode()
         & 0o777;
-    if mode & 0o077 == 0 || mode == 0o440 {
+    if matches!(mode, 0o600 | 0o400 | 0o700 | 0o500 | 0o440) {
         return Ok(());
     }
     Err(Fault(format!(

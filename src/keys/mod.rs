@@ -12,6 +12,8 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use moka::future::Cache;
@@ -41,7 +43,7 @@ const RELOAD: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The files, settings and rows do not fit together: an operator must act. The process exits with 78.
-    #[error("the keys have {} fault(s):{}", .0.len(), .0.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+    #[error("the keys have {} fault(s):\n  {}", .0.len(), .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n  "))]
     Faults(Vec<Fault>),
     /// A key could not be made or used.
     #[error("key: {0}")]
@@ -323,7 +325,7 @@ impl Keyring {
         let tx = self.db.begin().await?;
         if let Some(newest) = newest {
             let plan = Retirement {
-                retained_at: signing_at,
+                end_of_signing: signing_at,
                 unpublished_at: signing_at + TimeDelta::seconds(config.tokens.access_ttl_seconds + 120),
                 gone_at: signing_at + TimeDelta::seconds(config.refresh.absolute_ttl_seconds),
             };
@@ -366,13 +368,9 @@ impl Ring {
 fn render(published: &[&Member]) -> JwkSet {
     let keys: Vec<_> = published.iter().map(|member| &member.key.public_jwk).collect();
     let body = Bytes::from(serde_json::json!({"keys": keys}).to_string());
-    let digest = openssl::sha::sha256(&body);
-    let etag = digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
-    JwkSet {
-        body,
-        etag: format!("\"{etag}\""),
-    }
+    let etag = format!(
+        "\"{}\"",
+        BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(&body)[..16])
+    );
+    JwkSet { body, etag }
 }

@@ -1,6 +1,8 @@
 //! Private keys at rest: AES-256-GCM under the key-encryption key, with the kid as associated data, so that a sealed key cannot be
 //! moved to another row.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
@@ -27,7 +29,7 @@ impl KeyEncryptionKey {
         let key = PKey::hmac(self.0.as_slice())?;
         let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
         let tag = signer.sign_oneshot_to_vec(b"authservice key-encryption key id")?;
-        Ok(tag[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(&tag[..16]))
     }
 
     /// Layout: version, nonce, tag, ciphertext.

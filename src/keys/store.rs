@@ -27,7 +27,7 @@ pub(super) async fn insert_key(tx: &impl ConnectionTrait, key: Model) -> Result<
 /// Plans the end of the newest key's life. Returns false when another replica did it first.
 pub(super) async fn retain_key(tx: &impl ConnectionTrait, kid: &str, plan: &Retirement) -> Result<bool, DbErr> {
     let done = Entity::update_many()
-        .col_expr(Column::RetainedAt, Expr::value(plan.retained_at))
+        .col_expr(Column::RetainedAt, Expr::value(plan.end_of_signing))
         .col_expr(Column::UnpublishedAt, Expr::value(plan.unpublished_at))
         .col_expr(Column::GoneAt, Expr::value(plan.gone_at))
         .filter(COLUMN.kid.eq(kid))
@@ -40,7 +40,7 @@ pub(super) async fn retain_key(tx: &impl ConnectionTrait, kid: &str, plan: &Reti
 /// When a key stops signing, leaves the JWK Set, and is forgotten.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retirement {
-    pub(super) retained_at: DateTime<Utc>,
+    pub(super) end_of_signing: DateTime<Utc>,
     pub(super) unpublished_at: DateTime<Utc>,
     pub(super) gone_at: DateTime<Utc>,
 }

@@ -1,5 +1,7 @@
 //! Metadata documents: RFC 8414 and OpenID Connect Discovery. They list what works today and nothing else.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use poem::{Request, Response};
 use serde_json::{Value, json};
 
@@ -52,8 +54,10 @@ fn metadata(app: &App) -> Value {
 
 fn answer(request: &Request, document: &Value) -> Response {
     let body = document.to_string();
-    let digest = openssl::sha::sha256(body.as_bytes());
-    let etag: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let etag = format!(
+        "\"{}\"",
+        BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(body.as_bytes())[..16])
+    );
     let response = web::json_bytes(poem::http::StatusCode::OK, body);
-    public(request, response, &format!("\"{etag}\""), MAX_AGE)
+    public(request, response, &etag, MAX_AGE)
 }

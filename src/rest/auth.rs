@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::bearer::{AccessToken, RefreshToken};
-use super::body::{Body, FieldFault, Fields, Form};
+use super::body::{Body, Faulty, FieldFault, Fields, Form};
 use super::error::{Code, Documented, Refusal, Refused};
 use super::reply::{NoContent, Reply, Timestamp};
 use crate::accounts::Email;
@@ -54,9 +54,9 @@ struct Login {
 impl Form for Login {
     type Schema = UserLogin;
 
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let (email, password) = (fields.email(false), fields.password());
-        Some(Self {
+    fn read(fields: &mut Fields) -> Result<Self, Faulty> {
+        let (email, password) = (fields.email_of_anybody(), fields.password());
+        Ok(Self {
             email: email?,
             password: password?,
         })

@@ -8,7 +8,7 @@ use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, Registry};
 use poem_openapi::types::{Any, ToJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::error::Refusal;
@@ -23,8 +23,8 @@ pub(super) trait Form: Sized {
     /// How it looks in the document.
     type Schema: Type + ToJSON;
 
-    /// Reads the fields in the order in which faults are reported; `None` when one was faulty.
-    fn read(fields: &mut Fields) -> Option<Self>;
+    /// Reads every field, in the order in which faults are reported, before it gives up.
+    fn read(fields: &mut Fields) -> Result<Self, Faulty>;
 }
 
 impl<'a, T: Form + Send> ApiExtractor<'a> for Body<T> {
@@ -61,8 +61,8 @@ impl<'a, T: Form + Send> ApiExtractor<'a> for Body<T> {
             faults: Vec::new(),
         };
         match T::read(&mut fields) {
-            Some(form) if fields.faults.is_empty() => Ok(Self(form)),
-            _ => Err(Refusal::Faults(fields.faults).into()),
+            Ok(form) => Ok(Self(form)),
+            Err(Faulty) => Err(Refusal::Faults(fields.faults).into()),
         }
     }
 }
@@ -101,6 +101,10 @@ impl FieldFault {
         Self::new(kind, &[json!("body"), json!(field)], msg)
     }
 
+    fn string_type(field: &str) -> Self {
+        Self::of("string_type", field, "Input should be a valid string".to_owned())
+    }
+
     /// A required field is not there.
     pub(super) fn missing(field: &str) -> Self {
         Self::of("missing", field, "Field required".to_owned()).with_input(json!({}))
@@ -132,6 +136,9 @@ impl FieldFault {
     }
 }
 
+/// A field was faulty; the fault is noted.
+pub(super) struct Faulty;
+
 /// The members of a body and the faults found so far.
 pub(super) struct Fields {
     object: Map<String, Value>,
@@ -139,55 +146,54 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// A required e-mail address. One that can be nobody's is faulty only where `must_be_new`; else it is `Some(None)`.
-    pub(super) fn email(&mut self, must_be_new: bool) -> Option<Option<Email>> {
+    /// A required e-mail address that an account can have.
+    pub(super) fn email(&mut self) -> Result<Email, Faulty> {
+        let typed = self.text("email")?;
+        Email::parse(&typed).or_else(|refusal| self.not_an_email(typed, &refusal))
+    }
+
+    /// A required e-mail address; `None` when only our rules refuse it, so that it can be nobody's.
+    pub(super) fn email_of_anybody(&mut self) -> Result<Option<Email>, Faulty> {
         let typed = self.text("email")?;
         match Email::parse(&typed) {
-            Ok(email) => Some(Some(email)),
-            Err(EmailError::Lookalike(_)) if !must_be_new => Some(None),
-            Err(EmailError::Lookalike(reason) | EmailError::Syntax(reason)) => {
-                let fault = FieldFault::value_error("email", "value is not a valid email address", &reason);
-                self.faults.push(fault.with_input(typed.into()));
-                None
-            }
+            Ok(email) => Ok(Some(email)),
+            Err(EmailError::Lookalike(_)) => Ok(None),
+            Err(refusal) => self.not_an_email(typed, &refusal),
         }
     }
 
     /// A required password. Its length is counted in characters as typed.
-    pub(super) fn password(&mut self) -> Option<SecretString> {
+    pub(super) fn password(&mut self) -> Result<SecretString, Faulty> {
         let typed = match self.object.remove("password") {
             Some(Value::String(typed)) => SecretString::from(typed),
-            Some(_) => {
-                return self.fail(FieldFault::of(
-                    "string_type",
-                    "password",
-                    "Input should be a valid string".to_owned(),
-                ));
-            }
+            Some(_) => return self.fail(FieldFault::string_type("password")),
             None => return self.missing("password"),
         };
-        let text = secrecy::ExposeSecret::expose_secret(&typed);
-        let (length, least, most) = (text.chars().count(), *PASSWORD_LENGTH.start(), *PASSWORD_LENGTH.end());
-        let fault = if length < least {
+        let (length, least, most) = (
+            typed.expose_secret().chars().count(),
+            *PASSWORD_LENGTH.start(),
+            *PASSWORD_LENGTH.end(),
+        );
+        if length < least {
             let msg = format!("Value should have at least {least} items after validation, not {length}");
             let ctx = json!({"field_type": "Value", "min_length": least, "actual_length": length});
-            FieldFault::of("too_short", "password", msg).with_ctx(ctx)
-        } else if length > most {
+            return self.fail(FieldFault::of("too_short", "password", msg).with_ctx(ctx));
+        }
+        if length > most {
             let msg = format!("Value should have at most {most} items after validation, not {length}");
             let ctx = json!({"field_type": "Value", "max_length": most, "actual_length": length});
-            FieldFault::of("too_long", "password", msg).with_ctx(ctx)
-        } else if text.contains('\0') {
-            nul("password")
-        } else {
-            return Some(typed);
-        };
-        self.fail(fault)
+            return self.fail(FieldFault::of("too_long", "password", msg).with_ctx(ctx));
+        }
+        if typed.expose_secret().contains('\0') {
+            return self.fail(nul("password"));
+        }
+        Ok(typed)
     }
 
     /// An optional name; null is the same as absent.
-    pub(super) fn full_name(&mut self) -> Option<Option<String>> {
+    pub(super) fn full_name(&mut self) -> Result<Option<String>, Faulty> {
         if self.object.get("full_name").is_none_or(Value::is_null) {
-            return Some(None);
+            return Ok(None);
         }
         let typed = self.text("full_name")?;
         if typed.chars().count() > FULL_NAME_LENGTH {
@@ -202,35 +208,36 @@ impl Fields {
         if typed.contains('\0') {
             return self.fail(nul("full_name").with_input(typed.into()));
         }
-        Some(Some(typed))
+        Ok(Some(typed))
     }
 
-    fn text(&mut self, field: &str) -> Option<String> {
+    fn text(&mut self, field: &str) -> Result<String, Faulty> {
         match self.object.get(field) {
-            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::String(text)) => Ok(text.clone()),
             Some(other) => {
-                let fault = FieldFault::of("string_type", field, "Input should be a valid string".to_owned());
-                let fault = fault.with_input(other.clone());
+                let fault = FieldFault::string_type(field).with_input(other.clone());
                 self.fail(fault)
             }
             None => self.missing(field),
         }
     }
 
+    fn not_an_email<T>(&mut self, typed: String, refusal: &EmailError) -> Result<T, Faulty> {
+        let fault = FieldFault::value_error("email", "value is not a valid email address", &refusal.to_string());
+        self.fail(fault.with_input(typed.into()))
+    }
+
     /// The seed shows the whole body; we show what cannot be a secret.
-    fn missing<T>(&mut self, field: &str) -> Option<T> {
-        let shown: Map<_, _> = self
-            .object
-            .iter()
-            .filter(|(name, _)| ["email", "full_name"].contains(&name.as_str()))
-            .map(|(n, v)| (n.clone(), v.clone()))
-            .collect();
+    fn missing<T>(&mut self, field: &str) -> Result<T, Faulty> {
+        let is_shown = |name: &String| ["email", "full_name"].contains(&name.as_str());
+        let shown = self.object.iter().filter(|(name, _)| is_shown(name));
+        let shown = shown.map(|(name, value)| (name.clone(), value.clone())).collect();
         self.fail(FieldFault::missing(field).with_input(Value::Object(shown)))
     }
 
-    fn fail<T>(&mut self, fault: FieldFault) -> Option<T> {
+    fn fail<T>(&mut self, fault: FieldFault) -> Result<T, Faulty> {
         self.faults.push(fault);
-        None
+        Err(Faulty)
     }
 }
 

@@ -91,17 +91,18 @@ impl Page {
             }
             _ => html.to_owned(),
         };
-        let hashes: String = scripts(&html)
+        let hashes: Vec<String> = scripts(&html)
             .map(|script| {
                 format!(
-                    " 'sha256-{}'",
+                    "'sha256-{}'",
                     BASE64_STANDARD.encode(openssl::sha::sha256(script.as_bytes()))
                 )
             })
             .collect();
         let policy = format!(
-            "default-src 'none'; script-src{hashes}; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; \
-             connect-src 'self'; worker-src blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+            "default-src 'none'; script-src {}; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; \
+             connect-src 'self'; worker-src blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+            hashes.join(" ")
         );
         let policy = HeaderValue::try_from(policy).expect("hashes are printable");
         Self {

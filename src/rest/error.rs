@@ -238,7 +238,7 @@ fn storage(error: &sea_orm::DbErr) -> Refusal {
 }
 
 /// Shapes an error that no handler shaped: what poem's own extractors and routes refuse.
-pub(crate) fn from_framework(error: poem::Error) -> Response {
+pub(crate) fn from_framework(error: &poem::Error) -> Response {
     match error.status() {
         StatusCode::NOT_FOUND => web::detail(StatusCode::NOT_FOUND, "Not Found"),
         StatusCode::METHOD_NOT_ALLOWED => web::detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
@@ -261,25 +261,23 @@ pub(crate) trait Documented: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Refused<D>(Refusal, PhantomData<fn() -> D>);
 
-impl<D, E: Into<RefusalOf>> From<E> for Refused<D> {
-    fn from(error: E) -> Self {
-        Self(error.into().0, PhantomData)
+impl<D> From<Refusal> for Refused<D> {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal, PhantomData)
     }
 }
 
-/// Keeps the conversion above apart from the one of a type into itself.
-pub(crate) struct RefusalOf(Refusal);
-
-macro_rules! refusals {
-    ($($error:ty),*) => {$(
-        impl From<$error> for RefusalOf {
-            fn from(error: $error) -> Self {
-                Self(error.into())
-            }
-        }
-    )*};
+impl<D> From<sessions::Error> for Refused<D> {
+    fn from(error: sessions::Error) -> Self {
+        Refusal::from(error).into()
+    }
 }
-refusals!(Code, Refusal, tokens::Error, sessions::Error, accounts::Error);
+
+impl<D> From<accounts::Error> for Refused<D> {
+    fn from(error: accounts::Error) -> Self {
+        Refusal::from(error).into()
+    }
+}
 
 impl<D> From<Refused<D>> for poem::Error {
     fn from(refused: Refused<D>) -> Self {
@@ -313,9 +311,9 @@ impl<D: Documented> ApiResponse for Refused<D> {
                 .find(|response| response.status == Some(status.as_u16()))
             {
                 Some(response) => {
-                    let coded = response.content[0].schema.clone();
+                    let domain = response.content[0].schema.clone();
                     response.content[0].schema = MetaSchemaRef::Inline(Box::new(MetaSchema {
-                        one_of: vec![coded, Detail::schema_ref()],
+                        one_of: vec![domain, Detail::schema_ref()],
                         ..MetaSchema::ANY
                     }));
                 }

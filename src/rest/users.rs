@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 
 use super::Tag;
 use super::bearer::AccessToken;
-use super::body::{Body, Fields, Form};
+use super::body::{Body, Faulty, Fields, Form};
 use super::error::{Code, Documented, Refused};
 use super::reply::{Reply, Timestamp};
 use crate::accounts::{Registration, User};
@@ -47,11 +47,10 @@ impl poem_openapi::types::Example for UserCreate {
 impl Form for Registration {
     type Schema = UserCreate;
 
-    fn read(fields: &mut Fields) -> Option<Self> {
-        // Every field is read before one is missed, so that all faults are found.
-        let (email, password, full_name) = (fields.email(true), fields.password(), fields.full_name());
-        Some(Self {
-            email: email??,
+    fn read(fields: &mut Fields) -> Result<Self, Faulty> {
+        let (email, password, full_name) = (fields.email(), fields.password(), fields.full_name());
+        Ok(Self {
+            email: email?,
             password: password?,
             full_name: full_name?,
         })

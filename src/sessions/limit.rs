@@ -9,11 +9,14 @@ use uuid::Uuid;
 
 const WINDOW: TimeDelta = TimeDelta::minutes(1);
 
+/// When a window began and how many refreshes came in it.
+type Window = Arc<Mutex<(DateTime<Utc>, u32)>>;
+
 /// Fixed windows of a minute.
 #[derive(Debug)]
 pub(super) struct PerSession {
     per_minute: u32,
-    windows: Cache<Uuid, Arc<Mutex<(DateTime<Utc>, u32)>>>,
+    windows: Cache<Uuid, Window>,
 }
 
 impl PerSession {

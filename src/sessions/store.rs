@@ -12,6 +12,7 @@ use crate::entity::{auth_session, refresh_token};
 
 /// A family's row with what its user and session say.
 #[derive(Clone, FromQueryResult)]
+#[expect(clippy::struct_field_names, reason = "fields are named as the columns")]
 pub(super) struct Family {
     pub(super) family_id: Uuid,
     pub(super) session_id: Uuid,

@@ -26,7 +26,7 @@ pub struct Front {
     routes: BoxEndpoint<'static>,
     paths: Paths,
     /// Shapes errors that handlers and extractors did not shape themselves.
-    shape: fn(Error) -> Response,
+    shape: fn(&Error) -> Response,
     issuer: String,
     is_https: bool,
     proxies: Vec<IpNet>,
@@ -37,7 +37,7 @@ impl Front {
     pub(crate) fn new(
         routes: BoxEndpoint<'static>,
         paths: Paths,
-        shape: fn(Error) -> Response,
+        shape: fn(&Error) -> Response,
         server: &config::Server,
     ) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Front {
         let response = match self.routes.call(request).await {
             Ok(response) => response,
             Err(error) if error.is_from_response() => error.into_response(),
-            Err(error) => (self.shape)(error),
+            Err(error) => (self.shape)(&error),
         };
         (route, response)
     }

@@ -29,11 +29,11 @@ use crate::config;
 /// From the first byte of a request to the end of its head, and from accept to the first byte.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Between two requests.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_mins(1);
 /// Without a byte taken by a client that is being answered.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// While a handler works; far above every bound inside.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+const ANSWER_TIME: Duration = Duration::from_mins(1);
 /// Request line and headers (hyper answers 431 above it, and above 100 headers).
 const MAX_HEAD: usize = 16 * 1024;
 /// After an accept that failed for want of descriptors or memory.
