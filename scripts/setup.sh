@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 #
-# Prepares a machine for building and testing: installs what is missing and nothing else. Run by scripts/test.sh and by
-# .ci/run; safe to run again (a second run takes about a second) and safe to run twice at the same time.
+# Prepares a machine for building and testing: installs what is missing and nothing else. Run by scripts/run.sh,
+# scripts/test.sh and .ci/run; safe to run again (a second run takes about a second) and twice at the same time.
+#
+#   scripts/setup.sh          all of it
+#   scripts/setup.sh build    the C toolchain only
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
@@ -17,7 +20,7 @@ readonly PYJWT_VERSION=2.10.1
 readonly JOSE_VERSION=6.2.18
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-readonly root verifiers=$root/target/verifiers
+readonly root verifiers=$root/target/verifiers scope=${1:-all}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() {
@@ -62,12 +65,24 @@ as_root() {
 install_packages() {
     local packages=()
     has_c_toolchain || packages+=(build-essential perl pkg-config)
+    if [[ $scope == build ]]; then
+        add_packages
+        return
+    fi
     has_postgres || packages+=(postgresql)
     find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
-    [[ ${#packages[@]} -gt 0 ]] || return 0
+    add_packages
 
+    has_postgres || die "no PostgreSQL server under /usr/lib/postgresql"
+    find_python >/dev/null || die "python3 still cannot make a virtualenv"
+    has_node || die "node or npm is still missing"
+}
+
+# Installs what install_packages found missing.
+add_packages() {
+    [[ ${#packages[@]} -gt 0 ]] || return 0
     command -v apt-get >/dev/null || die "missing, and no apt-get to install them with; install what corresponds to: ${packages[*]}"
     say "installing ${packages[*]}"
     # Wait for another apt-get instead of failing.
@@ -76,9 +91,6 @@ install_packages() {
     as_root "${apt[@]}" install -y --no-install-recommends "${packages[@]}" >&2 || die "apt-get install failed: ${packages[*]}"
 
     has_c_toolchain || die "the C toolchain is still incomplete"
-    has_postgres || die "no PostgreSQL server under /usr/lib/postgresql"
-    find_python >/dev/null || die "python3 still cannot make a virtualenv"
-    has_node || die "node or npm is still missing"
 }
 
 has_python_verifier() {
@@ -124,5 +136,6 @@ exec 9>"$verifiers/.lock"
 flock 9 # one set-up at a time in this checkout
 
 install_packages 9>&- # a service that a package starts must not inherit the lock
+[[ $scope == all ]] || exit 0
 install_python_verifier
 install_node_verifier
