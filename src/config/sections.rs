@@ -77,6 +77,8 @@ pub struct Refresh {
 pub enum RefreshFormat {
     /// A signed JWT with the seed's claims.
     Jwt,
+    /// A short random-looking text of fixed length.
+    Opaque,
 }
 
 /// What a retry from another address or user agent is.
@@ -174,6 +176,9 @@ impl Server {
 }
 
 impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 4] = [Self::RS256, Self::PS256, Self::ES256, Self::EdDSA];
+
     /// The name in a JWS header.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -43,7 +43,7 @@ const RANGES: [(&str, i64, i64); 26] = [
 /// Texts: setting, what it may be.
 const CHOICES: [(&str, &[&str]); 5] = [
     ("tokens.profile", &["standard", "seed"]),
-    ("refresh.format", &["jwt"]),
+    ("refresh.format", &["jwt", "opaque"]),
     ("refresh.retry_context_mismatch", &["audit", "theft"]),
     ("keys.algorithm", &["RS256", "PS256", "ES256", "EdDSA"]),
     ("log.format", &["json", "pretty"]),

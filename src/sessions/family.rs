@@ -50,8 +50,8 @@ impl Family {
     pub(super) fn proven_generation(&self, token: &RefreshClaims) -> Option<i64> {
         let generation = token.generation.filter(|generation| *generation >= 0)?;
         let proof = proof(&self.family_secret, generation);
-        let is_own =
-            token.session_id == self.session_id && openssl::memcmp::eq(proof.as_bytes(), token.jti?.as_bytes());
+        let is_own = token.session_id.is_none_or(|id| id == self.session_id)
+            && openssl::memcmp::eq(proof.as_bytes(), token.jti?.as_bytes());
         is_own.then_some(generation)
     }
 }
@@ -94,7 +94,7 @@ mod tests {
 
     fn token(family: &Family, generation: i64) -> RefreshClaims {
         RefreshClaims {
-            session_id: family.session_id,
+            session_id: Some(family.session_id),
             family_id: family.family_id,
             jti: Some(proof(&family.family_secret, generation)),
             generation: Some(generation),
@@ -131,7 +131,7 @@ mod tests {
             ..token(&live, 5)
         };
         let other_session = RefreshClaims {
-            session_id: Uuid::from_u128(9),
+            session_id: Some(Uuid::from_u128(9)),
             ..token(&live, 5)
         };
         let rows = [

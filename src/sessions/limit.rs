@@ -29,10 +29,10 @@ impl PerSession {
     }
 
     /// Counts one refresh. When there were too many, returns the seconds until the window ends.
-    pub(super) async fn count(&self, session_id: Uuid, now: DateTime<Utc>) -> Result<(), u64> {
+    pub(super) async fn count(&self, family_id: Uuid, now: DateTime<Utc>) -> Result<(), u64> {
         let window = self
             .windows
-            .get_with(session_id, async { Arc::new(Mutex::new((now, 0))) })
+            .get_with(family_id, async { Arc::new(Mutex::new((now, 0))) })
             .await;
         let mut window = window.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if now >= window.0 + WINDOW || now < window.0 {

@@ -51,7 +51,7 @@ impl Sessions {
             scope: scope.to_owned(),
             generation: 0,
             family_secret: random::bytes::<32>()?.to_vec(),
-            key_id: self.tokens.signer_id(now)?,
+            key_id: self.tokens.refresh_key_id(now)?,
             rotated_at: now,
             idle_end: absolute_end.min(now + TimeDelta::seconds(self.settings.idle_ttl_seconds)),
             absolute_end,

@@ -18,7 +18,7 @@ impl Sessions {
     pub async fn rotate(&self, token: &str, origin: &Origin, now: DateTime<Utc>) -> Result<Pair, Error> {
         let token = self.tokens.verify_refresh(token, now).await?;
         if let Some(limit) = &self.limit {
-            let counted = limit.count(token.session_id, now).await;
+            let counted = limit.count(token.family_id, now).await;
             counted.map_err(|retry_after| Error::RateLimited { retry_after })?;
         }
         // The second round is for whoever lost the race: by then the winner's row tells what this token is.
@@ -45,7 +45,7 @@ impl Sessions {
 
     /// Takes the next generation; `None` when somebody else changed the row first.
     async fn take(&self, family: &Family, now: DateTime<Utc>) -> Result<Option<Pair>, Error> {
-        let key_id = self.tokens.signer_id(now)?;
+        let key_id = self.tokens.refresh_key_id(now)?;
         let idle_end = now + TimeDelta::seconds(self.settings.idle_ttl_seconds);
         let Some(step) = store::take_refresh(self.db.writer(), family, &key_id, idle_end, now).await? else {
             return Ok(None);

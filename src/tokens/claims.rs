@@ -16,8 +16,8 @@ pub struct AccessClaims {
 /// An authentic refresh token. What it claims is judged against its family's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefreshClaims {
-    /// `sid`.
-    pub session_id: Uuid,
+    /// `sid`; an opaque token names none.
+    pub session_id: Option<Uuid>,
     /// `fam`.
     pub family_id: Uuid,
     /// `jti`; absent in tokens that name none.

@@ -9,12 +9,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::config::{self, Config};
-use crate::keys::{self, Key, Keyring};
+use crate::config::{self, Config, RefreshFormat};
+use crate::keys::{self, AnyKey, Keyring};
 
 mod claims;
 mod issue;
 mod jws;
+mod opaque;
 mod verify;
 
 pub use claims::{AccessClaims, RefreshClaims};
@@ -115,6 +116,7 @@ pub struct Tokens {
     audience: String,
     /// Only our own refresh endpoint takes refresh tokens.
     refresh_audience: String,
+    refresh_format: RefreshFormat,
 }
 
 impl Tokens {
@@ -134,6 +136,7 @@ impl Tokens {
             issuer,
             audience,
             refresh_audience,
+            refresh_format: config.refresh.format,
         }
     }
 
@@ -143,9 +146,12 @@ impl Tokens {
         (&self.settings.client_id, &self.settings.scope)
     }
 
-    /// The kid of the key that signs at `now`: a new generation is made with it.
-    pub fn signer_id(&self, now: DateTime<Utc>) -> Result<String, Error> {
-        Ok(self.keyring.signer(now)?.kid.clone())
+    /// The id of the key that a new generation is made with: it fixes the form too.
+    pub fn refresh_key_id(&self, now: DateTime<Utc>) -> Result<String, Error> {
+        Ok(match self.refresh_format {
+            RefreshFormat::Jwt => self.keyring.signer(now)?.kid.clone(),
+            RefreshFormat::Opaque => self.keyring.mac(now)?.kid.clone(),
+        })
     }
 
     /// Issues both tokens of an answer.
@@ -154,33 +160,45 @@ impl Tokens {
         let expires_at = grant
             .absolute_end
             .min(now + TimeDelta::seconds(self.settings.access_ttl_seconds));
-        // If the key of this generation was revoked meanwhile, the newest signs.
-        let refresh_signer = match self.keyring.verifier(&refresh.key_id, now).await {
-            Some(key) => key,
-            None => Arc::clone(&signer),
-        };
         Ok(Pair {
             access: self.access(&signer, grant, now, expires_at)?,
-            refresh: self.refresh(&refresh_signer, grant, refresh)?,
+            refresh: match self.keyring.find(&refresh.key_id, now).await {
+                Some(AnyKey::Mac(key)) => opaque::issue(&key, refresh)?,
+                Some(AnyKey::Signing(key)) => self.refresh(&key, grant, refresh)?,
+                // If the key of this generation was revoked meanwhile, the newest signs.
+                None => self.refresh(&signer, grant, refresh)?,
+            },
             expires_in: (expires_at - now).num_seconds(),
         })
     }
 
     /// Verifies an access token for our own endpoints. Says nothing about its session or user.
     pub async fn verify_access(&self, token: &str, now: DateTime<Utc>) -> Result<AccessClaims, Error> {
+        if opaque::is_opaque(token) {
+            return self.opaque(token, now).await.and(Err(Error::WrongKind));
+        }
         let token = self.authentic(token, now).await?;
         self.access_claims(&token, now)
     }
 
-    /// Verifies a refresh token as far as the token alone can tell: signature, kind, shape. Never its `exp`: the row judges.
+    /// Verifies a refresh token as far as the token alone can tell: signature or tag, kind, shape. Never its `exp`: the row judges.
     pub async fn verify_refresh(&self, token: &str, now: DateTime<Utc>) -> Result<RefreshClaims, Error> {
+        if opaque::is_opaque(token) {
+            return self.opaque(token, now).await;
+        }
         let token = self.authentic(token, now).await?;
         self.refresh_claims(&token)
     }
 
     async fn authentic(&self, token: &str, now: DateTime<Utc>) -> Result<jws::Token, Error> {
         let unverified = jws::Unverified::parse(token)?;
-        let key: Option<Arc<Key>> = self.keyring.verifier(unverified.kid(), now).await;
-        unverified.verify(key.as_deref())
+        let key = self.keyring.find(unverified.kid(), now).await;
+        unverified.verify(key.as_ref().and_then(AnyKey::signing).map(Arc::as_ref))
+    }
+
+    async fn opaque(&self, token: &str, now: DateTime<Utc>) -> Result<RefreshClaims, Error> {
+        let unverified = opaque::Unverified::parse(token)?;
+        let key = self.keyring.find(&unverified.kid(), now).await;
+        unverified.verify(key.as_ref().and_then(AnyKey::mac).map(Arc::as_ref))
     }
 }

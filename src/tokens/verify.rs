@@ -52,7 +52,7 @@ impl Tokens {
             Some(value) => Some(value.as_i64().ok_or(Error::Invalid("The gen claim is invalid"))?),
         };
         Ok(RefreshClaims {
-            session_id,
+            session_id: Some(session_id),
             family_id,
             jti: uuid(claims, "jti"),
             generation,
