@@ -1,5 +1,6 @@
 //! Opening the ring at the start: the key-encryption key, keys to import, the first keys, a changed algorithm.
 
+use std::path::PathBuf;
 use std::sync::RwLock;
 
 use base64::Engine as _;
@@ -24,6 +25,7 @@ impl Keyring {
     pub async fn open(db: Db, config: &Config, now: DateTime<Utc>) -> Result<Self, Error> {
         let rows = store::live_keys(db.reader(), now).await?;
         let found = directory::pem_files(&config.keys).map_err(Error::Faults)?;
+        let imported = missing_key(&rows, found).map_err(|fault| Error::Faults(vec![fault]))?;
         let (is_empty, encryption_key) = (rows.is_empty(), directory::encryption_key_of(&config.keys)?);
         let encryption_key = match encryption_key {
             Some(key) => key,
@@ -44,13 +46,14 @@ impl Keyring {
             rendered: Cache::builder().max_capacity(16).build(),
         };
         keyring.require_own(&rows)?;
-        if !rows
-            .iter()
-            .any(|row| row.purpose == REFRESH && row.retained_at.is_none())
-        {
+        let newest = |purpose| {
+            rows.iter()
+                .find(|row| row.purpose == purpose && row.retained_at.is_none())
+        };
+        if newest(REFRESH).is_none() {
             keyring.add_mac(now).await?;
         }
-        keyring.add_missing(rows, found, config, now).await?;
+        keyring.add_signing(imported, newest(SIGNING), config, now).await?;
         let rows = store::live_keys(keyring.db.reader(), now).await?;
         keyring.require_own(&rows)?;
         keyring.take(rows).await;
@@ -69,57 +72,23 @@ impl Keyring {
         )]))
     }
 
-    /// Imports PEM keys that the ring lacks, and makes the first key of an empty ring.
-    async fn add_missing(
+    /// Adds the imported key, the first key of an empty ring, or one of the algorithm that the setting now names.
+    async fn add_signing(
         &self,
-        rows: Vec<Model>,
-        found: directory::Found,
+        imported: Option<PrivateKey>,
+        newest: Option<&Model>,
         config: &Config,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let mut known: Vec<String> = rows.iter().map(|row| row.kid.clone()).collect();
-        let mut missing = Vec::new();
-        for (path, key) in found.private {
-            let kid = key.kid()?;
-            if !known.contains(&kid) {
-                known.push(kid);
-                missing.push((path, key));
-            }
-        }
-        let strangers: Vec<Fault> = found
-            .public
-            .iter()
-            .filter(|(_, kid)| !known.contains(kid))
-            .map(|(path, _)| Fault(format!("{}: belongs to no private key", path.display())))
-            .collect();
-        if !strangers.is_empty() {
-            return Err(Error::Faults(strangers));
-        }
-        if missing.len() > 1 {
-            let names = missing
-                .iter()
-                .map(|(path, _)| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", ");
-            return Err(Error::Faults(vec![Fault(format!(
-                "{names}: one new private key at a time can be imported"
-            ))]));
-        }
-        let newest = rows
-            .into_iter()
-            .find(|row| row.purpose == SIGNING && row.retained_at.is_none());
-        match (missing.pop(), newest) {
-            (Some((_, key)), newest) => self.add(&key, newest.as_ref(), config, now).await,
-            (None, Some(newest)) if newest.algorithm == config.keys.algorithm.name() => Ok(()),
-            // The setting was changed: verifiers hear of the new key before it signs.
-            (None, newest) => {
-                let (algorithm, bits) = (config.keys.algorithm, config.keys.rsa_bits);
-                let key = tokio::task::spawn_blocking(move || PrivateKey::generate(algorithm, bits))
-                    .await
-                    .map_err(|error| Fault(error.to_string()))??;
-                self.add(&key, newest.as_ref(), config, now).await
-            }
-        }
+        let (algorithm, bits) = (config.keys.algorithm, config.keys.rsa_bits);
+        let key = match imported {
+            Some(key) => key,
+            None if newest.is_some_and(|newest| newest.algorithm == algorithm.name()) => return Ok(()),
+            None => tokio::task::spawn_blocking(move || PrivateKey::generate(algorithm, bits))
+                .await
+                .map_err(|error| Fault(error.to_string()))??,
+        };
+        self.add(&key, newest, config, now).await
     }
 
     /// Adds a key: into an empty ring it signs at once, else it is announced first and succeeds `newest`.
@@ -220,5 +189,29 @@ impl Keyring {
         tx.commit().await?;
         tracing::info!(key.id = kid, signing_at = %signing_at, "a key came into the ring");
         Ok(())
+    }
+}
+
+/// The one private key that the ring lacks. Every public key must belong to a key of the ring or to that one.
+fn missing_key(rows: &[Model], found: directory::Found) -> Result<Option<PrivateKey>, Fault> {
+    let mut known: Vec<String> = rows.iter().map(|row| row.kid.clone()).collect();
+    let mut missing: Option<(PathBuf, PrivateKey)> = None;
+    for (path, key) in found.private {
+        let kid = key.kid()?;
+        if known.contains(&kid) {
+            continue;
+        }
+        if let Some((other, _)) = missing {
+            let (other, path) = (other.display(), path.display());
+            return Err(Fault(format!(
+                "{other}, {path}: one new private key at a time can be imported"
+            )));
+        }
+        known.push(kid);
+        missing = Some((path, key));
+    }
+    match found.public.iter().find(|(_, kid)| !known.contains(kid)) {
+        Some((path, _)) => Err(Fault(format!("{}: belongs to no private key", path.display()))),
+        None => Ok(missing.map(|(_, key)| key)),
     }
 }
