@@ -119,11 +119,14 @@ impl Page {
     }
 }
 
-/// The texts of inline scripts, which the policy allows by hash.
+/// The texts of inline scripts, which the policy allows by hash. A script may hold the text `<script` itself.
 fn scripts(html: &str) -> impl Iterator<Item = &str> {
-    html.split("<script").skip(1).filter_map(|rest| {
-        let (_, rest) = rest.split_once('>')?;
-        rest.split_once("</script>").map(|(script, _)| script)
+    let mut rest = html;
+    std::iter::from_fn(move || {
+        let (_, after) = rest.split_once("<script")?;
+        let (script, after) = after.split_once('>')?.1.split_once("</script>")?;
+        rest = after;
+        Some(script)
     })
 }
 
