@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use poem::Response;
-use poem::http::StatusCode;
+use poem::http::{StatusCode, header};
 use serde_json::json;
 
 use crate::app::App;
@@ -32,10 +32,15 @@ pub(crate) async fn ready(app: &App) -> Response {
         .iter()
         .map(|(name, is_fine)| ((*name).to_owned(), json!(is_fine)))
         .collect();
-    let (status, text) = if is_ready {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-    };
-    web::json(status, &json!({"status": text, "checks": checks}))
+    if is_ready {
+        return web::json(StatusCode::OK, &json!({"status": "ok", "checks": checks}));
+    }
+    let mut response = web::json(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &json!({"status": "unavailable", "checks": checks}),
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
 }

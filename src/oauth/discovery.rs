@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::public;
 use crate::app::App;
+use crate::config::Profile;
 use crate::web;
 
 /// How long clients may keep a document, in seconds. Only a restart changes it.
@@ -17,25 +18,17 @@ pub(crate) fn authorization_server(app: &App, request: &Request) -> Response {
     answer(request, &metadata(app))
 }
 
-/// `/.well-known/openid-configuration` (OpenID Connect Discovery 3), with its required members as far as they are true today.
+/// `/.well-known/openid-configuration` (OpenID Connect Discovery 3): its required members as far as they are true today. The algorithm
+/// is that of every JWT signed here; ID tokens come with the authorization endpoint.
 pub(crate) fn openid_configuration(app: &App, request: &Request) -> Response {
+    let mut claims = vec![app.config.tokens.type_claim.as_str(), "user_id", "sid", "iat", "exp"];
+    if app.config.tokens.profile == Profile::Standard {
+        claims.extend(["iss", "sub", "aud", "jti", "client_id", "scope", "auth_time"]);
+    }
     let mut document = metadata(app);
     document["subject_types_supported"] = json!(["public"]);
     document["id_token_signing_alg_values_supported"] = json!([app.config.keys.algorithm.name()]);
-    document["claims_supported"] = json!([
-        "iss",
-        "sub",
-        "aud",
-        "exp",
-        "iat",
-        "jti",
-        "client_id",
-        "scope",
-        "auth_time",
-        "sid",
-        "user_id",
-        "type"
-    ]);
+    document["claims_supported"] = json!(claims);
     answer(request, &document)
 }
 

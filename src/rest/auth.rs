@@ -5,6 +5,7 @@ use std::sync::Arc;
 use poem::http::StatusCode;
 use poem::web::Data;
 use poem_openapi::param::Path;
+use poem_openapi::types::Password;
 use poem_openapi::{Object, OpenApi};
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
@@ -31,16 +32,15 @@ struct UserLogin {
     #[oai(validator(max_length = 254))]
     email: String,
     /// 8 to 128 characters.
-    #[oai(write_only, validator(min_length = 8, max_length = 128))]
-    #[expect(dead_code, reason = "describes the body; the form below reads it")]
-    password: String,
+    #[oai(validator(min_length = 8, max_length = 128))]
+    password: Password,
 }
 
 impl poem_openapi::types::Example for UserLogin {
     fn example() -> Self {
         Self {
             email: "alice@example.com".to_owned(),
-            password: "Str0ng!Passw0rd".to_owned(),
+            password: Password("Str0ng!Passw0rd".to_owned()),
         }
     }
 }

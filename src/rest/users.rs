@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use poem::web::Data;
+use poem_openapi::types::Password;
 use poem_openapi::{Object, OpenApi};
 
 use super::Tag;
@@ -26,9 +27,8 @@ pub(super) struct UserCreate {
     #[oai(validator(max_length = 254))]
     email: String,
     /// 8 to 128 characters; no common password.
-    #[oai(write_only, validator(min_length = 8, max_length = 128))]
-    #[expect(dead_code, reason = "describes the body; the form below reads it")]
-    password: String,
+    #[oai(validator(min_length = 8, max_length = 128))]
+    password: Password,
     /// Shown as given.
     #[oai(validator(max_length = 255))]
     full_name: Option<String>,
@@ -38,7 +38,7 @@ impl poem_openapi::types::Example for UserCreate {
     fn example() -> Self {
         Self {
             email: "alice@example.com".to_owned(),
-            password: "Str0ng!Passw0rd".to_owned(),
+            password: Password("Str0ng!Passw0rd".to_owned()),
             full_name: Some("Alice".to_owned()),
         }
     }
