@@ -13,6 +13,7 @@ pub mod telemetry;
 
 // Domains: what is true and may happen. No HTTP.
 pub mod accounts;
+pub mod adopt;
 pub mod audit;
 pub mod keys;
 pub mod sessions;

@@ -11,6 +11,10 @@ use sea_orm_migration::sea_orm::{
 };
 
 mod m20261124_000001_baseline;
+mod m20261124_000002_adoption;
+mod seed;
+
+pub use seed::{PREFIX, begin_takeover, require_seed, set_aside};
 
 /// The ordered list of migrations.
 #[derive(Debug)]
@@ -19,7 +23,10 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_baseline::Migration)]
+        vec![
+            Box::new(m20261124_000001_baseline::Migration),
+            Box::new(m20261124_000002_adoption::Migration),
+        ]
     }
 }
 
@@ -35,6 +42,9 @@ pub enum Error {
     /// The database was made by the FastAPI service that this one replaces.
     #[error("this is a database of the FastAPI service (it has the table {0}); take it over with `authservice adopt`")]
     Seed(&'static str),
+    /// A takeover was asked for, and there is nothing to take over.
+    #[error("this is not a database of the FastAPI service: {0}")]
+    NotASeed(&'static str),
     /// The database answered with an error.
     #[error("migration: {0}")]
     Database(#[from] DbErr),

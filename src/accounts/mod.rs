@@ -25,6 +25,7 @@ mod store;
 
 pub use access::Caller;
 pub use email::{Email, Error as EmailError};
+pub use password::{Error as HashError, Hasher};
 pub use user::Model as User;
 
 /// Length of a password in characters, counted as typed.

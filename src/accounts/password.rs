@@ -54,8 +54,9 @@ pub(super) enum Verdict {
 
 /// Computes hashes.
 #[derive(Debug)]
-pub(super) struct Hasher {
+pub struct Hasher {
     params: Params,
+    concurrency: usize,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     queue: usize,
@@ -67,7 +68,8 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    pub(super) fn new(config: &config::Passwords) -> Result<Self, Error> {
+    /// Reads its parameters and bounds from the configuration.
+    pub fn new(config: &config::Passwords) -> Result<Self, Error> {
         let params = Params::new(
             config.memory_kib,
             config.iterations,
@@ -76,7 +78,7 @@ impl Hasher {
         )
         .map_err(|error| Error::Failed(error.to_string()))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let permits = if config.max_concurrent == 0 {
+        let concurrency = if config.max_concurrent == 0 {
             cores
         } else {
             config.max_concurrent
@@ -88,7 +90,8 @@ impl Hasher {
         );
         Ok(Self {
             params,
-            permits: Arc::new(Semaphore::new(permits)),
+            concurrency,
+            permits: Arc::new(Semaphore::new(concurrency)),
             waiting: AtomicUsize::new(0),
             queue: config.queue,
             timeout: Duration::from_secs(config.queue_timeout_seconds),
@@ -98,9 +101,15 @@ impl Hasher {
     }
 
     /// Hashes a new password.
-    pub(super) async fn hash(&self, password: SecretString) -> Result<String, Error> {
+    pub async fn hash(&self, password: SecretString) -> Result<String, Error> {
         let params = self.params.clone();
         self.run(move |buffer| new_hash(&params, &password, buffer)).await
+    }
+
+    /// How many hashes run at once.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
     }
 
     /// Verifies a password. A hash that cannot be read counts as wrong and takes as long.

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, Faults};
 use crate::{accounts, app, keys};
 
+mod adopt;
 mod config;
 mod migrate;
 mod serve;
@@ -35,6 +36,8 @@ enum Command {
         #[command(subcommand)]
         command: migrate::Migrate,
     },
+    /// Take over the database of the FastAPI service in place
+    Adopt(adopt::Adopt),
     /// Check or show the configuration
     Config {
         #[command(subcommand)]
@@ -106,6 +109,27 @@ impl From<app::Error> for Error {
     }
 }
 
+impl From<crate::adopt::Error> for Error {
+    fn from(error: crate::adopt::Error) -> Self {
+        use crate::adopt::Error as Adopt;
+        match error {
+            Adopt::Migration(error) => error.into(),
+            Adopt::Keys(error) => app::Error::from(error).into(),
+            Adopt::NoKey(_) => Self::Configuration(error.to_string()),
+            Adopt::Storage(error) => error.into(),
+            Adopt::Conflicts(ref conflicts) => {
+                let lines: Vec<String> = conflicts
+                    .iter()
+                    .map(|conflict| format!("\n  user {}: {}: {}", conflict.user_id, conflict.email, conflict.reason))
+                    .collect();
+                Self::Input(format!("{error}; choose in a file for --conflicts:{}", lines.concat()))
+            }
+            Adopt::Choices(_) => Self::Input(error.to_string()),
+            Adopt::Password(_) | Adopt::Random(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
 impl From<accounts::Error> for Error {
     fn from(error: accounts::Error) -> Self {
         match error {
@@ -147,6 +171,7 @@ fn execute(cli: Cli) -> Result<(), Error> {
             Command::Serve(serve) => serve.run(config).await,
             Command::Migrate { command } => command.run(&config).await,
             Command::Users { command } => command.run(config).await,
+            Command::Adopt(adopt) => adopt.run(config).await,
             Command::Config { .. } => Ok(()),
         }
     })

@@ -20,6 +20,7 @@ pub struct Model {
     pub absolute_end: ChronoDateTimeUtc,
     pub revoked_at: Option<ChronoDateTimeUtc>,
     pub revoked_reason: Option<String>,
+    pub legacy_hash: Option<Vec<u8>>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -17,7 +17,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
-use sea_orm::DbErr;
+use sea_orm::{DbErr, FromQueryResult};
 
 use crate::config;
 use crate::db::Db;
@@ -32,6 +32,7 @@ mod store;
 
 pub use key::{Fault, Key};
 pub use mac::MacKey;
+pub use open::imported_kid;
 
 use key::PrivateKey;
 use seal::KeyEncryptionKey;
@@ -69,9 +70,19 @@ pub struct JwkSet {
     pub etag: String,
 }
 
+/// When, and with which key, the database of the old service was taken over.
+#[derive(Debug, Clone, FromQueryResult)]
+pub struct Adoption {
+    /// The key that signed the old tokens, which name none.
+    pub kid: String,
+    /// Old access tokens were issued before.
+    pub adopted_at: DateTime<Utc>,
+}
+
 /// The key ring.
 pub struct Keyring {
     db: Db,
+    adoption: Option<Adoption>,
     encryption_key: KeyEncryptionKey,
     /// The ring as last read: what every request uses, also while the database is away.
     ring: RwLock<Arc<Ring>>,
@@ -130,6 +141,12 @@ impl Keyring {
             .find_map(AnyKey::mac)
             .cloned()
             .ok_or(Error::NoSigner)
+    }
+
+    /// Where the old tokens come from; `None` in a database that was not taken over.
+    #[must_use]
+    pub fn adoption(&self) -> Option<&Adoption> {
+        self.adoption.as_ref()
     }
 
     /// The key with this kid, unless it is gone. A kid that is not in the ring makes it be read anew, once a second at most.

@@ -14,7 +14,7 @@ use super::key::{Fault, PrivateKey};
 use super::store::{self, Retirement};
 use super::{Error, Keyring, REFRESH, RELOAD, SIGNING, directory, mac};
 use crate::audit::{self, Entry, Event};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::db::Db;
 use crate::entity::signing_key::Model;
 use crate::random;
@@ -38,6 +38,7 @@ impl Keyring {
             }
         };
         let keyring = Self {
+            adoption: store::adoption(db.reader()).await?,
             db,
             encryption_key,
             ring: RwLock::default(),
@@ -190,6 +191,13 @@ impl Keyring {
         tracing::info!(key.id = kid, signing_at = %signing_at, "a key came into the ring");
         Ok(())
     }
+}
+
+/// The kid of the one private key that lies ready to be imported; `None` when there is none.
+pub fn imported_kid(config: &config::Keys) -> Result<Option<String>, Error> {
+    let found = directory::pem_files(config).map_err(Error::Faults)?;
+    let key = missing_key(&[], found).map_err(|fault| Error::Faults(vec![fault]))?;
+    Ok(key.map(|key| key.kid()).transpose()?)
 }
 
 /// The one private key that the ring lacks. Every public key must belong to a key of the ring or to that one.

@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, sea_query::Expr,
-    sea_query::ExprTrait as _,
+    ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult as _, IntoActiveModel as _, QueryFilter as _, Statement,
+    sea_query::Expr, sea_query::ExprTrait as _,
 };
 
+use super::Adoption;
 use crate::entity::signing_key::{COLUMN, Column, Entity, Model};
 
 /// The keys that are not gone at `now`.
@@ -35,6 +36,14 @@ pub(super) async fn retain_key(tx: &impl ConnectionTrait, kid: &str, plan: &Reti
         .exec(tx)
         .await?;
     Ok(done.rows_affected == 1)
+}
+
+/// The newest takeover of the old service's database.
+pub(super) async fn adoption(db: &impl ConnectionTrait) -> Result<Option<Adoption>, DbErr> {
+    let sql = "SELECT kid, adopted_at FROM adoptions ORDER BY id DESC LIMIT 1";
+    Adoption::find_by_statement(Statement::from_string(db.get_database_backend(), sql))
+        .one(db)
+        .await
 }
 
 /// When a key stops signing, leaves the JWK Set, and is forgotten.

@@ -26,6 +26,9 @@ pub(super) enum State {
     Future,
 }
 
+/// Below every generation, and not the one before generation 0, which would be a retry.
+const OLDER_THAN_ALL: i64 = -2;
+
 impl Family {
     /// Judges the token. A window of zero is strict: every older token is theft.
     pub(super) fn judge(&self, token: &RefreshClaims, window: TimeDelta, now: DateTime<Utc>) -> State {
@@ -46,13 +49,19 @@ impl Family {
         }
     }
 
-    /// The token's generation, if the token is this family's own: its `jti` can only be made with the family's secret.
+    /// The token's generation, if the token is this family's own: its `jti` can only be made with the family's secret. Of the old
+    /// service's tokens the one that was still good at the takeover is generation 0, and every other one is older than all.
     pub(super) fn proven_generation(&self, token: &RefreshClaims) -> Option<i64> {
+        if token.session_id.is_some_and(|id| id != self.session_id) {
+            return None;
+        }
+        if let Some(hash) = token.legacy_hash {
+            let kept = self.legacy_hash.as_ref()?;
+            return Some(if hash[..] == kept[..] { 0 } else { OLDER_THAN_ALL });
+        }
         let generation = token.generation.filter(|generation| *generation >= 0)?;
         let proof = proof(&self.family_secret, generation);
-        let is_own = token.session_id.is_none_or(|id| id == self.session_id)
-            && openssl::memcmp::eq(proof.as_bytes(), token.jti?.as_bytes());
-        is_own.then_some(generation)
+        openssl::memcmp::eq(proof.as_bytes(), token.jti?.as_bytes()).then_some(generation)
     }
 }
 
@@ -84,6 +93,7 @@ mod tests {
             idle_end: now + TimeDelta::days(14),
             absolute_end: now + TimeDelta::days(180),
             revoked_at: None,
+            legacy_hash: None,
             subject: Uuid::from_u128(3),
             is_active: true,
             auth_time: now,
@@ -98,6 +108,15 @@ mod tests {
             family_id: family.family_id,
             jti: Some(proof(&family.family_secret, generation)),
             generation: Some(generation),
+            legacy_hash: None,
+        }
+    }
+
+    fn old_token(family: &Family, hash: [u8; 32]) -> RefreshClaims {
+        RefreshClaims {
+            generation: None,
+            legacy_hash: Some(hash),
+            ..token(family, 0)
         }
     }
 
@@ -134,7 +153,44 @@ mod tests {
             session_id: Some(Uuid::from_u128(9)),
             ..token(&live, 5)
         };
+        let taken_over = Family {
+            generation: 0,
+            legacy_hash: Some(vec![1; 32]),
+            ..family(now)
+        };
+        let taken_over_and_rotated = Family {
+            generation: 1,
+            ..taken_over.clone()
+        };
         let rows = [
+            (
+                "old token that was good",
+                &taken_over,
+                old_token(&taken_over, [1; 32]),
+                window,
+                State::Rotate,
+            ),
+            (
+                "old token that was good, again",
+                &taken_over_and_rotated,
+                old_token(&taken_over, [1; 32]),
+                window,
+                State::Retry,
+            ),
+            (
+                "older token of the old service",
+                &taken_over,
+                old_token(&taken_over, [2; 32]),
+                window,
+                State::Theft,
+            ),
+            (
+                "old token of a family of ours",
+                &live,
+                old_token(&live, [1; 32]),
+                window,
+                State::Dead,
+            ),
             ("newest", &live, token(&live, 5), window, State::Rotate),
             ("one before, in time", &live, token(&live, 4), window, State::Retry),
             (

@@ -56,6 +56,7 @@ impl Sessions {
             idle_end: absolute_end.min(now + TimeDelta::seconds(self.settings.idle_ttl_seconds)),
             absolute_end,
             revoked_at: None,
+            legacy_hash: None,
             subject,
             is_active: true,
             auth_time: now,

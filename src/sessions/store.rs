@@ -26,6 +26,7 @@ pub(super) struct Family {
     pub(super) idle_end: DateTime<Utc>,
     pub(super) absolute_end: DateTime<Utc>,
     pub(super) revoked_at: Option<DateTime<Utc>>,
+    pub(super) legacy_hash: Option<Vec<u8>>,
     pub(super) subject: Uuid,
     pub(super) is_active: bool,
     pub(super) auth_time: DateTime<Utc>,
@@ -72,7 +73,7 @@ fn statement<const N: usize>(db: &impl ConnectionTrait, sql: &str, values: [Valu
 
 pub(super) async fn family(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Family>, DbErr> {
     const SQL: &str = "SELECT r.family_id, r.session_id, r.user_id, r.client_id, r.scope, r.generation, r.family_secret, r.key_id, \
-        r.rotated_at, r.idle_end, r.absolute_end, r.revoked_at, u.subject, u.is_active, \
+        r.rotated_at, r.idle_end, r.absolute_end, r.revoked_at, r.legacy_hash, u.subject, u.is_active, \
         s.created_at AS auth_time, s.user_agent, s.ip_address \
         FROM refresh_tokens r JOIN users u ON u.id = r.user_id JOIN auth_sessions s ON s.id = r.session_id \
         WHERE r.family_id = $1";
@@ -129,6 +130,7 @@ pub(super) async fn insert_session(tx: &impl ConnectionTrait, family: &Family) -
         absolute_end: Set(family.absolute_end),
         revoked_at: Set(None),
         revoked_reason: Set(None),
+        legacy_hash: Set(None),
     };
     refresh_token::Entity::insert(row).exec_without_returning(tx).await?;
     Ok(())

@@ -22,6 +22,8 @@ pub struct RefreshClaims {
     pub family_id: Uuid,
     /// `jti`; absent in tokens that name none.
     pub jti: Option<Uuid>,
-    /// `gen`; absent in tokens of the seed.
+    /// `gen`; absent in tokens of the old service.
     pub generation: Option<i64>,
+    /// SHA-256 of a token of the old service.
+    pub legacy_hash: Option<[u8; 32]>,
 }

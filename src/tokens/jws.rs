@@ -19,7 +19,8 @@ pub(super) struct Unverified<'a> {
     signature: Vec<u8>,
     algorithm: String,
     media_type: String,
-    kid: String,
+    /// Absent in tokens of the old service.
+    kid: Option<String>,
 }
 
 /// A token whose signature is ours.
@@ -59,12 +60,15 @@ impl<'a> Unverified<'a> {
                 .map_err(|_| Error::Invalid("Invalid signature encoding"))?,
             algorithm: text("alg").ok_or(Error::Invalid("The specified alg value is not allowed"))?,
             media_type: typ.strip_prefix("application/").unwrap_or(&typ).to_owned(),
-            kid: text("kid").ok_or(Error::Invalid("The header has no kid"))?,
+            kid: header
+                .contains_key("kid")
+                .then(|| text("kid").ok_or(Error::Invalid("Invalid kid")))
+                .transpose()?,
         })
     }
 
-    pub(super) fn kid(&self) -> &str {
-        &self.kid
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
     }
 
     /// Checks algorithm, then signature, and only then reads the claims.

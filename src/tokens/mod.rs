@@ -10,11 +10,12 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use crate::config::{self, Config, RefreshFormat};
-use crate::keys::{self, AnyKey, Keyring};
+use crate::keys::{self, Adoption, AnyKey, Keyring};
 
 mod claims;
 mod issue;
 mod jws;
+mod legacy;
 mod opaque;
 mod verify;
 
@@ -177,8 +178,10 @@ impl Tokens {
         if opaque::is_opaque(token) {
             return self.opaque(token, now).await.and(Err(Error::WrongKind));
         }
-        let token = self.authentic(token, now).await?;
-        self.access_claims(&token, now)
+        match self.authentic(token, now).await? {
+            (token, None) => self.access_claims(&token, now),
+            (token, Some(adoption)) => self.legacy_access_claims(&token, adoption, now),
+        }
     }
 
     /// Verifies a refresh token as far as the token alone can tell: signature or tag, kind, shape. Never its `exp`: the row judges.
@@ -186,14 +189,23 @@ impl Tokens {
         if opaque::is_opaque(token) {
             return self.opaque(token, now).await;
         }
-        let token = self.authentic(token, now).await?;
-        self.refresh_claims(&token)
+        match self.authentic(token, now).await? {
+            (claims, None) => self.refresh_claims(&claims),
+            (claims, Some(_)) => self.legacy_refresh_claims(&claims, token),
+        }
     }
 
-    async fn authentic(&self, token: &str, now: DateTime<Utc>) -> Result<jws::Token, Error> {
+    /// Checks the signature. A token that names no key is one of the old service, if its database was taken over.
+    async fn authentic(&self, token: &str, now: DateTime<Utc>) -> Result<(jws::Token, Option<&Adoption>), Error> {
         let unverified = jws::Unverified::parse(token)?;
-        let key = self.keyring.find(unverified.kid(), now).await;
-        unverified.verify(key.as_ref().and_then(AnyKey::signing).map(Arc::as_ref))
+        let (kid, adoption) = match (unverified.kid(), self.keyring.adoption()) {
+            (Some(kid), _) => (kid, None),
+            (None, Some(adoption)) => (adoption.kid.as_str(), Some(adoption)),
+            (None, None) => return Err(Error::Invalid("The header has no kid")),
+        };
+        let key = self.keyring.find(kid, now).await;
+        let token = unverified.verify(key.as_ref().and_then(AnyKey::signing).map(Arc::as_ref))?;
+        Ok((token, adoption))
     }
 
     async fn opaque(&self, token: &str, now: DateTime<Utc>) -> Result<RefreshClaims, Error> {

@@ -57,6 +57,7 @@ impl Unverified {
             family_id: Uuid::from_slice(part(9, 25)).expect("16 bytes"),
             generation: Some(i64::from_be_bytes(part(25, 33).try_into().expect("8 bytes"))),
             jti: Some(Uuid::from_slice(part(33, 49)).expect("16 bytes")),
+            legacy_hash: None,
         })
     }
 }

@@ -56,11 +56,12 @@ impl Tokens {
             family_id,
             jti: uuid(claims, "jti"),
             generation,
+            legacy_hash: None,
         })
     }
 
     /// `exp` without leeway, `iat` and `nbf` with it.
-    fn check_times(&self, claims: &Map<String, Value>, now: DateTime<Utc>) -> Result<(), Error> {
+    pub(super) fn check_times(&self, claims: &Map<String, Value>, now: DateTime<Utc>) -> Result<(), Error> {
         let (now, latest) = (now.timestamp(), now.timestamp() + self.settings.leeway_seconds);
         let exp = time(claims, "exp", "Token is missing the \"exp\" claim")?;
         let iat = time(claims, "iat", "Token is missing the \"iat\" claim")?;
@@ -115,21 +116,21 @@ impl Tokens {
     }
 }
 
-fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     claims.get(name)?.as_str()
 }
 
-fn uuid(claims: &Map<String, Value>, name: &str) -> Option<Uuid> {
+pub(super) fn uuid(claims: &Map<String, Value>, name: &str) -> Option<Uuid> {
     text(claims, name).and_then(|text| Uuid::try_parse(text).ok())
 }
 
-fn user_id(claims: &Map<String, Value>) -> Result<i64, Error> {
+pub(super) fn user_id(claims: &Map<String, Value>) -> Result<i64, Error> {
     let id = claims.get("user_id").and_then(Value::as_i64).filter(|id| *id > 0);
     id.ok_or(Error::Invalid("The user_id claim is missing or invalid"))
 }
 
 /// A whole number of seconds in a sane range: no float, no text, nothing that overflows a clock.
-fn time(claims: &Map<String, Value>, name: &'static str, missing: &'static str) -> Result<i64, Error> {
+pub(super) fn time(claims: &Map<String, Value>, name: &'static str, missing: &'static str) -> Result<i64, Error> {
     let value = claims.get(name).ok_or(Error::Invalid(missing))?;
     let seconds = value.as_i64().filter(|seconds| (0..=MAX_TIME).contains(seconds));
     seconds.ok_or(match name {

@@ -100,6 +100,22 @@ impl TestApp {
         Self::replica(engine, database, settings, directory, clock, None).await
     }
 
+    /// Starts a server on a database and keys that are there already; its clock stands at `now`.
+    pub(crate) async fn on(
+        engine: Engine,
+        database: Database,
+        directory: TempDir,
+        settings: &[(&str, &str)],
+        now: DateTime<Utc>,
+    ) -> Self {
+        let settings = settings
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
+        let clock = Arc::new(TestClock::new(now));
+        Self::replica(engine, Arc::new(database), settings, Arc::new(directory), clock, None).await
+    }
+
     /// Starts another replica: the same database, keys, clock and issuer, another port and other memory.
     pub(crate) async fn another_replica(&self) -> Self {
         let (database, directory) = (Arc::clone(&self.database), Arc::clone(&self.directory));
