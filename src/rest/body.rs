@@ -215,7 +215,12 @@ impl Fields {
         match self.object.get(field) {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(other) => {
-                let fault = FieldFault::string_type(field).with_input(other.clone());
+                let fault = FieldFault::string_type(field);
+                let fault = if is_plain(other) {
+                    fault.with_input(other.clone())
+                } else {
+                    fault
+                };
                 self.fail(fault)
             }
             None => self.missing(field),
@@ -229,8 +234,8 @@ impl Fields {
 
     /// The seed shows the whole body; we show what cannot be a secret.
     fn missing<T>(&mut self, field: &str) -> Result<T, Faulty> {
-        let is_shown = |name: &String| ["email", "full_name"].contains(&name.as_str());
-        let shown = self.object.iter().filter(|(name, _)| is_shown(name));
+        let is_shown = |name: &str, value: &Value| ["email", "full_name"].contains(&name) && is_plain(value);
+        let shown = self.object.iter().filter(|(name, value)| is_shown(name, value));
         let shown = shown.map(|(name, value)| (name.clone(), value.clone())).collect();
         self.fail(FieldFault::missing(field).with_input(Value::Object(shown)))
     }
@@ -239,6 +244,11 @@ impl Fields {
         self.faults.push(fault);
         Err(Faulty)
     }
+}
+
+/// A list or an object may hold a secret anywhere.
+fn is_plain(value: &Value) -> bool {
+    !matches!(value, Value::Array(_) | Value::Object(_))
 }
 
 fn nul(field: &str) -> FieldFault {
@@ -286,11 +296,18 @@ fn object(content_type: Option<&str>, bytes: &[u8]) -> Result<Map<String, Value>
     }
 }
 
-/// `application/json` or `application/*+json` (RFC 6839 3.1).
+/// `application/json` or `application/*+json` (RFC 6839 3.1), whatever the parameters.
 fn is_json(content_type: &str) -> bool {
-    content_type.parse::<mime::Mime>().is_ok_and(|mime| {
-        mime.type_() == mime::APPLICATION && (mime.subtype() == mime::JSON || mime.suffix() == Some(mime::JSON))
-    })
+    let essence = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let Some(("application", subtype)) = essence.split_once('/') else {
+        return false;
+    };
+    subtype == "json" || subtype.ends_with("+json")
 }
 
 /// Offset in characters and reason, in the words of the seed's parser where it has a word for it.
