@@ -50,9 +50,8 @@ pub(super) fn make_encryption_key(config: &config::Keys) -> Result<KeyEncryption
         .create(&config.directory)
         .map_err(at)?;
     // Written beside and linked into place: a reader sees the whole key or none, and an existing one is never overwritten.
-    let draft = config
-        .directory
-        .join(format!(".{ENCRYPTION_KEY}.{}", std::process::id()));
+    let name = random::uuid().map_err(|error| Fault(error.to_string()))?;
+    let draft = config.directory.join(format!(".{ENCRYPTION_KEY}.{name}"));
     let written = (|| {
         let mut file = fs::OpenOptions::new()
             .write(true)

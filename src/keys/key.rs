@@ -94,7 +94,7 @@ impl PrivateKey {
         Ok(Self { algorithm, key })
     }
 
-    /// Reads a PEM file (PKCS#1, SEC 1 or PKCS#8) and checks the key's quality.
+    /// Reads a PEM file (PKCS#1, SEC 1 or PKCS#8) and checks the key's quality; of its algorithms it takes the wanted one.
     pub(super) fn from_pem(pem: &[u8], algorithm: Algorithm) -> Result<Self, Fault> {
         let text = String::from_utf8_lossy(pem);
         if text.contains("ENCRYPTED") {
@@ -119,20 +119,19 @@ impl PrivateKey {
         Ok(self.key.private_key_to_pkcs8()?)
     }
 
-    fn checked(key: PKey<Private>, algorithm: Algorithm) -> Result<Self, Fault> {
-        let is_of_algorithm = match algorithm {
-            Algorithm::RS256 | Algorithm::PS256 => key.id() == Id::RSA,
-            Algorithm::ES256 => key
-                .ec_key()
-                .is_ok_and(|key| key.group().curve_name() == Some(Nid::X9_62_PRIME256V1)),
-            Algorithm::EdDSA => key.id() == Id::ED25519,
+    /// Takes `wanted` when the key can, else what the key is made for.
+    fn checked(key: PKey<Private>, wanted: Algorithm) -> Result<Self, Fault> {
+        let is_p256 = |key: &PKey<Private>| {
+            key.ec_key()
+                .is_ok_and(|key| key.group().curve_name() == Some(Nid::X9_62_PRIME256V1))
         };
-        if !is_of_algorithm {
-            return Err(Fault(format!(
-                "the key cannot be used with {} (keys.algorithm)",
-                algorithm.name()
-            )));
-        }
+        let algorithm = match key.id() {
+            Id::RSA if wanted == Algorithm::PS256 => Algorithm::PS256,
+            Id::RSA => Algorithm::RS256,
+            Id::EC if is_p256(&key) => Algorithm::ES256,
+            Id::ED25519 => Algorithm::EdDSA,
+            _ => return Err(Fault("is neither RSA nor P-256 nor Ed25519".to_owned())),
+        };
         if let Ok(rsa) = key.rsa() {
             check_rsa(&rsa)?;
         }
@@ -144,6 +143,17 @@ impl PrivateKey {
             ));
         }
         Ok(Self { algorithm, key })
+    }
+
+    /// Errors when the key cannot sign with the algorithm of the setting.
+    pub(super) fn require(&self, algorithm: Algorithm) -> Result<(), Fault> {
+        if self.algorithm == algorithm {
+            return Ok(());
+        }
+        Err(Fault(format!(
+            "the key cannot be used with {} (keys.algorithm)",
+            algorithm.name()
+        )))
     }
 
     /// RFC 7638 thumbprint of the public half.
@@ -355,6 +365,7 @@ mod tests {
         ];
         for (name, pem, fault) in rows {
             let refused = PrivateKey::from_pem(&pem, Algorithm::RS256)
+                .and_then(|key| key.require(Algorithm::RS256))
                 .err()
                 .map(|fault| fault.0)
                 .unwrap_or_default();

@@ -14,7 +14,7 @@ use super::key::{Fault, PrivateKey};
 use super::store::{self, Retirement};
 use super::{Error, Keyring, REFRESH, RELOAD, SIGNING, directory, mac};
 use crate::audit::{self, Entry, Event};
-use crate::config::{self, Config};
+use crate::config::{self, Algorithm, Config};
 use crate::db::Db;
 use crate::entity::signing_key::Model;
 use crate::random;
@@ -25,7 +25,7 @@ impl Keyring {
     pub async fn open(db: Db, config: &Config, now: DateTime<Utc>) -> Result<Self, Error> {
         let rows = store::live_keys(db.reader(), now).await?;
         let found = directory::pem_files(&config.keys).map_err(Error::Faults)?;
-        let imported = missing_key(&rows, found).map_err(|fault| Error::Faults(vec![fault]))?;
+        let imported = missing_key(&rows, found, config.keys.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
         let (is_empty, encryption_key) = (rows.is_empty(), directory::encryption_key_of(&config.keys)?);
         let encryption_key = match encryption_key {
             Some(key) => key,
@@ -196,12 +196,12 @@ impl Keyring {
 /// The kid of the one private key that lies ready to be imported; `None` when there is none.
 pub fn imported_kid(config: &config::Keys) -> Result<Option<String>, Error> {
     let found = directory::pem_files(config).map_err(Error::Faults)?;
-    let key = missing_key(&[], found).map_err(|fault| Error::Faults(vec![fault]))?;
+    let key = missing_key(&[], found, config.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
     Ok(key.map(|key| key.kid()).transpose()?)
 }
 
 /// The one private key that the ring lacks. Every public key must belong to a key of the ring or to that one.
-fn missing_key(rows: &[Model], found: directory::Found) -> Result<Option<PrivateKey>, Fault> {
+fn missing_key(rows: &[Model], found: directory::Found, algorithm: Algorithm) -> Result<Option<PrivateKey>, Fault> {
     let mut known: Vec<String> = rows.iter().map(|row| row.kid.clone()).collect();
     let mut missing: Option<(PathBuf, PrivateKey)> = None;
     for (path, key) in found.private {
@@ -215,6 +215,8 @@ fn missing_key(rows: &[Model], found: directory::Found) -> Result<Option<Private
                 "{other}, {path}: one new private key at a time can be imported"
             )));
         }
+        key.require(algorithm)
+            .map_err(|Fault(fault)| Fault(format!("{}: {fault}", path.display())))?;
         known.push(kid);
         missing = Some((path, key));
     }

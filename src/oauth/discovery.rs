@@ -39,7 +39,7 @@ fn metadata(app: &App) -> Value {
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
         "response_types_supported": [],
         "grant_types_supported": [],
-        "scopes_supported": [app.config.tokens.scope],
+        "scopes_supported": app.config.tokens.scope.split(' ').collect::<Vec<_>>(),
         "token_endpoint_auth_methods_supported": [],
         "service_documentation": format!("{issuer}/docs"),
     })

@@ -149,8 +149,28 @@ fn with_prefix(bare: &str, prefix: &str) -> String {
         }}),
     );
     document["paths"] = Value::Object(paths);
+    finish_schemas(&mut document);
     if let Some(document) = document.as_object_mut() {
         document.remove("servers");
     }
     serde_json::to_string_pretty(&document).expect("a JSON value serialises")
+}
+
+/// Says what the derive cannot: a field that may be absent may be null, and a password is never sent back.
+fn finish_schemas(document: &mut Value) {
+    let schemas = document
+        .pointer_mut("/components/schemas")
+        .and_then(Value::as_object_mut);
+    for schema in schemas.into_iter().flat_map(|schemas| schemas.values_mut()) {
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for (name, property) in properties.into_iter().flatten() {
+            if !required.iter().any(|required| required == name) {
+                property["nullable"] = json!(true);
+            }
+            if property["format"] == "password" {
+                property["writeOnly"] = json!(true);
+            }
+        }
+    }
 }

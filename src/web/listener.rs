@@ -170,7 +170,7 @@ async fn connection(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_HEAD).pipeline_flush(true).half_close(false);
+    builder.max_buf_size(MAX_HEAD).half_close(false);
     let connection = builder.serve_connection(TokioIo::new(Timed::new(stream, phase)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
