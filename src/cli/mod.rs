@@ -154,9 +154,17 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<(), Error> {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
-        .collect();
+    let mut environment = BTreeMap::new();
+    for (name, text) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match text.into_string() {
+            Ok(text) => drop(environment.insert(name, text)),
+            Err(_) if name.starts_with("AUTHSERVICE__") => {
+                return Err(Error::Configuration(format!("{name}: is not Unicode")));
+            }
+            Err(_) => {}
+        }
+    }
     let config = Config::load(cli.config.as_deref(), &environment)?;
     if let Command::Config { command } = cli.command {
         command.run(&config);

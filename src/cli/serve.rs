@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::Error;
@@ -41,6 +41,8 @@ impl Serve {
         let clock = Arc::new(DatabaseClock::default());
         db.measure_clock(&clock).await?;
         let app = App::new(config, db, Arc::clone(&clock) as _).await?;
+        // Before anybody can know that the server runs: a signal is then heard.
+        let signals = Signals::hear()?;
         let server = &app.config.server;
         let listener = TcpListener::bind((server.host.as_str(), server.port))
             .await
@@ -58,7 +60,7 @@ impl Serve {
         let caps = Caps::new(&app.config.limits, server);
         let grace = Duration::from_secs(server.shutdown_seconds);
         let serving = tokio::spawn(listener::serve(listener, front, caps, stopped, grace));
-        wait_for_signal(&app).await?;
+        signals.wait(&app).await;
         let _ = stop.send(true);
         serving.await.map_err(|error| Error::Internal(error.to_string()))?;
         app.db.clone().close().await;
@@ -67,24 +69,37 @@ impl Serve {
     }
 }
 
-/// Returns when it is time to stop accepting: after SIGTERM a while later, so that load balancers notice, after SIGINT at once.
-async fn wait_for_signal(app: &App) -> Result<(), Error> {
-    let hear = |kind| signal(kind).map_err(|error| Error::Internal(error.to_string()));
-    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = interrupt.recv() => app.stop(),
-        _ = terminate.recv() => {
-            app.stop();
-            let drain = Duration::from_secs(app.config.server.drain_seconds);
-            tracing::info!(seconds = drain.as_secs(), "draining");
-            tokio::select! {
-                () = tokio::time::sleep(drain) => {}
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+/// The signals that stop the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn hear() -> Result<Self, Error> {
+        let hear = |kind| signal(kind).map_err(|error| Error::Internal(error.to_string()));
+        Ok(Self {
+            terminate: hear(SignalKind::terminate())?,
+            interrupt: hear(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Returns when it is time to stop accepting: after SIGTERM a while later, so that load balancers notice, after SIGINT at once.
+    async fn wait(mut self, app: &App) {
+        tokio::select! {
+            _ = self.interrupt.recv() => app.stop(),
+            _ = self.terminate.recv() => {
+                app.stop();
+                let drain = Duration::from_secs(app.config.server.drain_seconds);
+                tracing::info!(seconds = drain.as_secs(), "draining");
+                tokio::select! {
+                    () = tokio::time::sleep(drain) => {}
+                    _ = self.interrupt.recv() => {}
+                    _ = self.terminate.recv() => {}
+                }
             }
         }
     }
-    Ok(())
 }
 
 /// Connects, and waits for a database that is not up yet.

@@ -83,12 +83,21 @@ fn database(draft: &mut Draft, environment: &BTreeMap<String, String>) {
             .push("database.url: POSTGRES_DB and POSTGRES_USER belong together (or DB_NAME and DB_USER)".to_owned());
         return;
     };
-    let password = named("PASSWORD", "PASSWORD").or_else(|| {
-        let file = named("PASSWORD_FILE", "PASSWORD_FILE")?;
-        std::fs::read_to_string(file)
-            .ok()
-            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-    });
+    let password_file = ["DB_PASSWORD_FILE", "POSTGRES_PASSWORD_FILE"]
+        .into_iter()
+        .find_map(|name| Some((name, environment.get(name)?)));
+    let password = match (named("PASSWORD", "PASSWORD"), password_file) {
+        (Some(password), _) => Some(password),
+        (None, None) => None,
+        (None, Some((name, file))) => match std::fs::read_to_string(file) {
+            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(fault) => {
+                return draft
+                    .faults
+                    .push(format!("database.url ({name}): the file cannot be read: {fault}"));
+            }
+        },
+    };
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let password = password.map_or_else(String::new, |password| format!(":{}", encode(&password)));
     let host = host.unwrap_or_else(|| "localhost".to_owned());

@@ -189,19 +189,22 @@ impl Draft {
         let table: Table = match text.parse() {
             Ok(table) => table,
             Err(fault) => {
-                let line = fault.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+                let line = fault
+                    .span()
+                    .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
                 return self.faults.push(format!("{source}: line {line}: {}", fault.message()));
             }
         };
         for (section, content) in table {
-            let Value::Table(content) = content else {
+            let is_known = self.values.contains_key(&section);
+            let Some(content) = content.as_table().filter(|content| is_known || !content.is_empty()) else {
                 self.faults.push(format!("{source}: unknown setting {section}"));
                 continue;
             };
             for (key, value) in content {
                 let path = format!("{section}.{key}");
                 if self.has(&path) {
-                    self.set(&path, value, &source);
+                    self.set(&path, value.clone(), &source);
                 } else {
                     self.faults.push(format!("{source}: unknown setting {path}"));
                 }

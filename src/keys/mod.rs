@@ -258,11 +258,18 @@ impl AnyKey {
 }
 
 impl Ring {
-    /// Keys that make tokens at `now`, newest first: one of each purpose.
+    /// Keys that make tokens at `now`, newest first: one of each purpose. A clock that stepped back behind the very first key
+    /// finds that one last.
     fn active(&self, now: DateTime<Utc>) -> impl Iterator<Item = &AnyKey> {
         let is_active =
             move |member: &&Member| member.signing_at <= now && member.retained_at.is_none_or(|end| end > now);
-        self.members.iter().filter(is_active).map(|member| &member.key)
+        let active = self.members.iter().filter(is_active);
+        let oldest_first = self
+            .members
+            .iter()
+            .rev()
+            .filter(move |member| member.gone_at.is_none_or(|end| end > now));
+        active.chain(oldest_first).map(|member| &member.key)
     }
 
     fn find(&self, kid: &str, now: DateTime<Utc>) -> Option<AnyKey> {

@@ -57,12 +57,17 @@ impl Front {
         let id = self.request_id(&request, peer);
         let method = request.method().clone();
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
+        // RFC 9112 6.1: what hyper took for chunked may have had a length too, so nothing may follow it.
+        let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
         let (route, mut response) = async {
             let found = AssertUnwindSafe(self.routed(request, peer)).catch_unwind().await;
             found.unwrap_or_else(|panic| ("panic", panicked(panic.as_ref())))
         }
         .instrument(span.clone())
         .await;
+        if is_last {
+            response = guard::closing(response);
+        }
         headers::add(response.headers_mut(), self.is_https);
         response.headers_mut().insert(REQUEST_ID, id);
         let status = response.status().as_u16();
@@ -72,6 +77,9 @@ impl Front {
     }
 
     async fn routed(&self, mut request: Request, peer: Option<std::net::IpAddr>) -> (&str, Response) {
+        if let Some(refusal) = guard::refuse(&request) {
+            return ("none", refusal);
+        }
         let path = request.original_uri().path().to_owned();
         let route = match self.paths.find(request.method(), &path) {
             Match::Route(route) => route,
@@ -79,7 +87,7 @@ impl Front {
             Match::TrailingSlash => return ("none", self.without_slash(&request)),
             Match::Nothing => return ("none", detail(StatusCode::NOT_FOUND, "Not Found")),
         };
-        if let Err(refusal) = guard::admit(&mut request).await {
+        if let Err(refusal) = guard::take_body(&mut request).await {
             return (route, refusal);
         }
         if let Some(peer) = peer {

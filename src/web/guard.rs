@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use poem::http::{StatusCode, header};
+use poem::http::uri::Authority;
+use poem::http::{HeaderValue, StatusCode, Version, header};
 use poem::{Body, Request, Response};
 
 use super::{coded, detail};
@@ -16,42 +17,53 @@ const MAX_TARGET: usize = 8 * 1024;
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(15);
 
-/// Refuses what is ambiguous, reads the body, and puts it back whole.
-pub(crate) async fn admit(request: &mut Request) -> Result<(), Response> {
+/// Marks a request whose head can be read in two ways.
+#[derive(Clone, Copy)]
+pub(crate) struct Ambiguous;
+
+/// Refuses what is ambiguous or too large, by its head: returns the answer.
+pub(crate) fn refuse(request: &Request) -> Option<Response> {
     let headers = request.headers();
+    let count = |name| headers.get_all(name).iter().count();
+    // RFC 9112 3.2: one Host, which HTTP/1.0 did not have.
+    let is_hosted = match request.version() {
+        Version::HTTP_10 => count(header::HOST) <= 1,
+        _ => count(header::HOST) == 1,
+    };
+    let is_host = |host: &HeaderValue| host.to_str().is_ok_and(|host| host.parse::<Authority>().is_ok());
+    if request.data::<Ambiguous>().is_some() || !is_hosted || !headers.get_all(header::HOST).iter().all(is_host) {
+        return Some(closing(detail(StatusCode::BAD_REQUEST, "Bad Request")));
+    }
     if request
         .original_uri()
         .path_and_query()
         .is_some_and(|target| target.as_str().len() > MAX_TARGET)
     {
-        return Err(detail(StatusCode::URI_TOO_LONG, "URI Too Long"));
+        return Some(closing(detail(StatusCode::URI_TOO_LONG, "URI Too Long")));
     }
-    // RFC 9112 6.1: both is how requests are smuggled.
-    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-        let mut response = detail(StatusCode::BAD_REQUEST, "Content-Length with Transfer-Encoding");
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-        return Err(response);
-    }
-    if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
-        return Err(detail(StatusCode::BAD_REQUEST, "More than one Authorization header"));
+    if count(header::AUTHORIZATION) > 1 {
+        return Some(detail(StatusCode::BAD_REQUEST, "More than one Authorization header"));
     }
     if headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
-        return Err(detail(
+        return Some(closing(detail(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "Unsupported Content-Encoding",
-        ));
+        )));
     }
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(too_large());
+        return Some(too_large());
     }
+    None
+}
+
+/// Reads the body and puts it back whole.
+pub(crate) async fn take_body(request: &mut Request) -> Result<(), Response> {
     let body = read(request.take_body()).await?;
     request.set_body(body);
     Ok(())
@@ -84,9 +96,9 @@ fn too_large() -> Response {
 }
 
 /// What is left of the body is not read, so the connection cannot go on.
-fn closing(mut response: Response) -> Response {
+pub(crate) fn closing(mut response: Response) -> Response {
     response
         .headers_mut()
-        .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

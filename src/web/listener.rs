@@ -23,6 +23,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::front::Front;
+use super::guard::Ambiguous;
+use super::head::{Head, MAX_HEAD};
 use super::origin;
 use crate::config;
 
@@ -34,8 +36,6 @@ const IDLE_TIME: Duration = Duration::from_mins(1);
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// While a handler works; far above every bound inside.
 const ANSWER_TIME: Duration = Duration::from_mins(1);
-/// Request line and headers (hyper answers 431 above it, and above 100 headers).
-const MAX_HEAD: usize = 16 * 1024;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -150,12 +150,12 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(error = %error, "a connection");
     }
-    let phase = Arc::new(Mutex::new(Phase::Waiting(Instant::now() + HEAD_TIME)));
+    let state = Arc::new(Mutex::new(State::new()));
     let service = service_fn({
-        let phase = Arc::clone(&phase);
+        let state = Arc::clone(&state);
         move |request: hyper::Request<hyper::body::Incoming>| {
-            let (front, phase) = (Arc::clone(&front), Arc::clone(&phase));
-            set(&phase, Phase::Answering(Instant::now() + ANSWER_TIME));
+            let (front, state) = (Arc::clone(&front), Arc::clone(&state));
+            let is_ambiguous = lock(&state).answer();
             async move {
                 let parts = (
                     request,
@@ -163,15 +163,19 @@ async fn connection(
                     RemoteAddr(peer.into()),
                     poem::http::uri::Scheme::HTTP,
                 );
-                let response = front.answer(Request::from(parts)).await;
-                set(&phase, Phase::Waiting(Instant::now() + IDLE_TIME));
+                let mut request = Request::from(parts);
+                if is_ambiguous {
+                    request.set_data(Ambiguous);
+                }
+                let response = front.answer(request).await;
+                lock(&state).wait();
                 Ok::<hyper::Response<_>, std::convert::Infallible>(response.into())
             }
         }
     });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD).half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(Timed::new(stream, phase)), service);
+    let connection = builder.serve_connection(TokioIo::new(Timed::new(stream, state)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -196,24 +200,68 @@ enum Phase {
     Answering(Instant),
 }
 
-fn set(phase: &Mutex<Phase>, next: Phase) {
-    *phase.lock().unwrap_or_else(PoisonError::into_inner) = next;
+/// What the stream and the service of a connection tell each other.
+struct State {
+    phase: Phase,
+    head: Head,
+    is_ambiguous: bool,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            phase: Phase::Waiting(Instant::now() + HEAD_TIME),
+            head: Head::default(),
+            is_ambiguous: false,
+        }
+    }
+
+    /// Bytes have come.
+    fn read(&mut self, bytes: &[u8]) {
+        if let Phase::Waiting(_) = self.phase {
+            self.phase = Phase::Head(Instant::now() + HEAD_TIME);
+            self.head = Head::default();
+        }
+        if let Phase::Head(_) = self.phase {
+            self.is_ambiguous |= self.head.feed(bytes);
+        }
+    }
+
+    /// A request begins to be answered. Returns whether its head can be read in two ways.
+    fn answer(&mut self) -> bool {
+        self.phase = Phase::Answering(Instant::now() + ANSWER_TIME);
+        std::mem::take(&mut self.is_ambiguous)
+    }
+
+    /// The answer is made.
+    fn wait(&mut self) {
+        self.phase = Phase::Waiting(Instant::now() + IDLE_TIME);
+    }
+
+    fn deadline(&self) -> Instant {
+        let (Phase::Waiting(deadline) | Phase::Head(deadline) | Phase::Answering(deadline)) = self.phase;
+        deadline
+    }
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A stream that fails when the client is too slow.
 struct Timed {
     stream: TcpStream,
-    phase: Arc<Mutex<Phase>>,
+    state: Arc<Mutex<State>>,
     read: Pin<Box<Sleep>>,
     /// Runs while the client takes nothing.
     write: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timed {
-    fn new(stream: TcpStream, phase: Arc<Mutex<Phase>>) -> Self {
+    fn new(stream: TcpStream, state: Arc<Mutex<State>>) -> Self {
         Self {
             stream,
-            phase,
+            state,
             read: Box::pin(sleep_until(Instant::now() + HEAD_TIME)),
             write: None,
         }
@@ -238,17 +286,14 @@ impl AsyncRead for Timed {
         let this = &mut *self;
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let mut phase = this.phase.lock().unwrap_or_else(PoisonError::into_inner);
         if result.is_ready() {
-            if let Phase::Waiting(_) = *phase
-                && buffer.filled().len() > before
-            {
-                *phase = Phase::Head(Instant::now() + HEAD_TIME);
+            let read = &buffer.filled()[before..];
+            if !read.is_empty() {
+                lock(&this.state).read(read);
             }
             return result;
         }
-        let (Phase::Waiting(deadline) | Phase::Head(deadline) | Phase::Answering(deadline)) = *phase;
-        drop(phase);
+        let deadline = lock(&this.state).deadline();
         if this.read.deadline() != deadline {
             this.read.as_mut().reset(deadline);
         }

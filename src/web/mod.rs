@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 pub mod front;
 pub(crate) mod guard;
+mod head;
 pub(crate) mod headers;
 pub mod listener;
 pub(crate) mod origin;

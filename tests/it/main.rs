@@ -1,9 +1,17 @@
 //! One test binary for everything that needs HTTP, SQL or the command line.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod adopt;
+mod arrows;
+mod cli;
+mod contract;
 mod flows;
+mod keys;
+mod migrations;
 mod readme;
 mod rest;
 mod support;
 mod tokens;
 mod transcripts;
+mod verifiers;
+mod web;

@@ -118,8 +118,14 @@ impl TestApp {
 
     /// Starts another replica: the same database, keys, clock and issuer, another port and other memory.
     pub(crate) async fn another_replica(&self) -> Self {
+        self.another_replica_with(&[]).await
+    }
+
+    /// Starts another replica with settings of its own.
+    pub(crate) async fn another_replica_with(&self, own: &[(&str, &str)]) -> Self {
         let (database, directory) = (Arc::clone(&self.database), Arc::clone(&self.directory));
-        let (settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
+        let (mut settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
+        settings.extend(own.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())));
         Self::replica(
             self.engine,
             database,
