@@ -42,15 +42,7 @@ impl App {
         let tokens = Tokens::new(Arc::clone(&keyring), &config);
         let sessions = Arc::new(Sessions::new(db.clone(), tokens.clone(), &config));
         let accounts = Accounts::new(db.clone(), Arc::clone(&sessions), tokens, &config)?;
-        Ok(Arc::new(Self {
-            config,
-            clock,
-            db,
-            keyring,
-            sessions,
-            accounts,
-            is_stopping: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(Self { config, clock, db, keyring, sessions, accounts, is_stopping: AtomicBool::new(false) }))
     }
 
     /// From now on the server is not ready for new requests.

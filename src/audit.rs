@@ -90,10 +90,7 @@ pub async fn record(
         event: Set(event.name().to_owned()),
         user_id: Set(entry.user_id),
         session_id: Set(entry.session_id),
-        ip_address: Set(entry
-            .origin
-            .and_then(|origin| origin.ip_address)
-            .map(|address| address.to_string())),
+        ip_address: Set(entry.origin.and_then(|origin| origin.ip_address).map(|address| address.to_string())),
         user_agent: Set(entry.origin.map(|origin| origin.user_agent.clone())),
         details: Set(entry.details.map(|details| details.to_string())),
         ..Default::default()

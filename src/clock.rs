@@ -21,8 +21,7 @@ impl DatabaseClock {
     /// Returns the new offset.
     pub fn measured(&self, before: DateTime<Utc>, theirs: DateTime<Utc>, after: DateTime<Utc>) -> TimeDelta {
         let offset = theirs - (before + (after - before) / 2);
-        self.offset_micros
-            .store(offset.num_microseconds().unwrap_or(0), Ordering::Relaxed);
+        self.offset_micros.store(offset.num_microseconds().unwrap_or(0), Ordering::Relaxed);
         offset
     }
 }
@@ -35,10 +34,7 @@ impl Clock for DatabaseClock {
 
 /// The host's own clock, for measuring the offset.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads the host's clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the host's clock")]
 pub fn local() -> DateTime<Utc> {
     Utc::now()
 }
@@ -53,15 +49,12 @@ impl TestClock {
     /// A clock that shows `start`.
     #[must_use]
     pub fn new(start: DateTime<Utc>) -> Self {
-        Self {
-            micros: AtomicI64::new(start.timestamp_micros()),
-        }
+        Self { micros: AtomicI64::new(start.timestamp_micros()) }
     }
 
     /// Moves the clock, backwards when `by` is negative.
     pub fn advance(&self, by: TimeDelta) {
-        self.micros
-            .fetch_add(by.num_microseconds().unwrap_or(0), Ordering::SeqCst);
+        self.micros.fetch_add(by.num_microseconds().unwrap_or(0), Ordering::SeqCst);
     }
 }
 

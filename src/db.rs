@@ -38,10 +38,7 @@ impl Db {
             let writer = Database::connect(sqlite(config, 1)).await?;
             let mut readers = sqlite(config, config.max_connections);
             readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
-            return Ok(Self {
-                reader: Database::connect(readers).await?,
-                writer,
-            });
+            return Ok(Self { reader: Database::connect(readers).await?, writer });
         }
         let mut options = ConnectOptions::new(url);
         common(&mut options, config)
@@ -62,10 +59,7 @@ impl Db {
                 }
             });
         let pool = Database::connect(options).await?;
-        Ok(Self {
-            reader: pool.clone(),
-            writer: pool,
-        })
+        Ok(Self { reader: pool.clone(), writer: pool })
     }
 
     /// For statements that only read, outside a transaction.
@@ -83,12 +77,7 @@ impl Db {
     /// Begins a transaction that writes. Dropping it rolls back.
     pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         let sqlite_transaction_mode = self.is_sqlite().then_some(SqliteTransactionMode::Immediate);
-        self.writer
-            .begin_with_options(TransactionOptions {
-                sqlite_transaction_mode,
-                ..Default::default()
-            })
-            .await
+        self.writer.begin_with_options(TransactionOptions { sqlite_transaction_mode, ..Default::default() }).await
     }
 
     /// True on the embedded engine.
@@ -114,10 +103,7 @@ impl Db {
         };
         let skew = clock.measured(before, row.try_get_by_index(0)?, clock::local());
         if skew.abs() > chrono::TimeDelta::seconds(10) {
-            tracing::warn!(
-                skew_ms = skew.num_milliseconds(),
-                "this host's clock differs from the database's"
-            );
+            tracing::warn!(skew_ms = skew.num_milliseconds(), "this host's clock differs from the database's");
         }
         Ok(())
     }
@@ -167,11 +153,7 @@ fn create_private(url: &str) {
     let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     if query.contains("mode=rwc") && !Path::new(path).exists() {
-        let made = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         if let Err(error) = made {
             tracing::debug!(error = %error, "the database file was not made here");
         }

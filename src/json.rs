@@ -25,10 +25,7 @@ struct Strict {
 
 impl Strict {
     fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
-        let depth = self
-            .depth
-            .checked_sub(1)
-            .ok_or_else(|| E::custom("nested too deeply"))?;
+        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
         Ok(Self { depth })
     }
 }

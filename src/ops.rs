@@ -19,28 +19,19 @@ pub(crate) fn live() -> Response {
 
 /// `/health/ready`: the database answers, a key may sign, and the server is not stopping.
 pub(crate) async fn ready(app: &App) -> Response {
-    let database = tokio::time::timeout(PATIENCE, app.db.ping())
-        .await
-        .is_ok_and(|ping| ping.is_ok());
+    let database = tokio::time::timeout(PATIENCE, app.db.ping()).await.is_ok_and(|ping| ping.is_ok());
     let rows = [
         ("accepting", !app.is_stopping()),
         ("database", database),
         ("signing_key", app.keyring.signer(app.clock.now()).is_ok()),
     ];
     let is_ready = rows.iter().all(|(_, is_fine)| *is_fine);
-    let checks: serde_json::Map<_, _> = rows
-        .iter()
-        .map(|(name, is_fine)| ((*name).to_owned(), json!(is_fine)))
-        .collect();
+    let checks: serde_json::Map<_, _> =
+        rows.iter().map(|(name, is_fine)| ((*name).to_owned(), json!(is_fine))).collect();
     if is_ready {
         return web::json(StatusCode::OK, &json!({"status": "ok", "checks": checks}));
     }
-    let mut response = web::json(
-        StatusCode::SERVICE_UNAVAILABLE,
-        &json!({"status": "unavailable", "checks": checks}),
-    );
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    let mut response = web::json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "unavailable", "checks": checks}));
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }

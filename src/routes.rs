@@ -52,10 +52,7 @@ pub fn front(app: &Arc<App>) -> Front {
     for path in OTHERS {
         paths.add(path, &[Method::GET]);
         let (app, document) = (Arc::clone(app), Arc::clone(&document));
-        routes = routes.at(
-            path,
-            make(move |request| plain(Arc::clone(&app), Arc::clone(&document), path, request)),
-        );
+        routes = routes.at(path, make(move |request| plain(Arc::clone(&app), Arc::clone(&document), path, request)));
     }
     Front::new(routes.boxed(), paths, rest::from_framework, server)
 }

@@ -23,10 +23,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![
-            Box::new(m20261124_000001_baseline::Migration),
-            Box::new(m20261124_000002_adoption::Migration),
-        ]
+        vec![Box::new(m20261124_000001_baseline::Migration), Box::new(m20261124_000002_adoption::Migration)]
     }
 }
 
@@ -68,12 +65,8 @@ const LOCK_WAIT: &str = "60s";
 /// of the seed without changing them.
 pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>, Error> {
     let tx = lock(db).await?;
-    let pending: Vec<String> = check(&tx)
-        .await?
-        .into_iter()
-        .filter(|step| !step.is_applied)
-        .map(|step| step.name)
-        .collect();
+    let pending: Vec<String> =
+        check(&tx).await?.into_iter().filter(|step| !step.is_applied).map(|step| step.name).collect();
     if !pending.is_empty() {
         Migrator::up(&tx, None).await?;
     }
@@ -106,19 +99,12 @@ async fn lock(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     if db.get_database_backend() != DatabaseBackend::Postgres {
         // The busy timeout of the connection is the wait.
         let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
-        return db
-            .begin_with_options(TransactionOptions {
-                sqlite_transaction_mode,
-                ..Default::default()
-            })
-            .await;
+        return db.begin_with_options(TransactionOptions { sqlite_transaction_mode, ..Default::default() }).await;
     }
     let tx = db.begin().await?;
-    tx.execute_unprepared(&format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'"))
-        .await?;
+    tx.execute_unprepared(&format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'")).await?;
     tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
-    tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK_KEY})"))
-        .await?;
+    tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK_KEY})")).await?;
     Ok(tx)
 }
 
@@ -135,26 +121,15 @@ async fn check(db: &impl ConnectionTrait) -> Result<Vec<Step>, Error> {
             "SELECT version FROM seaql_migrations ORDER BY version".to_owned(),
         );
         let rows = db.query_all_raw(query).await?;
-        rows.iter()
-            .map(|row| row.try_get_by_index::<String>(0))
-            .collect::<Result<Vec<_>, _>>()?
+        rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect::<Result<Vec<_>, _>>()?
     } else {
         Vec::new()
     };
-    let known: Vec<String> = Migrator::migrations()
-        .iter()
-        .map(|migration| migration.name().to_owned())
-        .collect();
+    let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     if let Some(unknown) = applied.iter().find(|name| !known.contains(name)) {
         return Err(Error::Newer(unknown.clone()));
     }
-    Ok(known
-        .into_iter()
-        .map(|name| Step {
-            is_applied: applied.contains(&name),
-            name,
-        })
-        .collect())
+    Ok(known.into_iter().map(|name| Step { is_applied: applied.contains(&name), name }).collect())
 }
 
 async fn tables(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
@@ -162,8 +137,6 @@ async fn tables(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
         DatabaseBackend::Postgres => "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()",
         _ => "SELECT name FROM sqlite_master WHERE type = 'table'",
     };
-    let rows = db
-        .query_all_raw(Statement::from_string(db.get_database_backend(), sql.to_owned()))
-        .await?;
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql.to_owned())).await?;
     rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect()
 }

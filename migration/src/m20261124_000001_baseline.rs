@@ -23,13 +23,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in [
-            users(),
-            auth_sessions(),
-            refresh_tokens(),
-            signing_keys(),
-            audit_events(),
-        ] {
+        for table in [users(), auth_sessions(), refresh_tokens(), signing_keys(), audit_events()] {
             manager.create_table(table).await?;
         }
         for index in [
@@ -53,22 +47,13 @@ impl MigrationTrait for Migration {
         }
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             // Room on each page for the next version of a row that every rotation rewrites.
-            manager
-                .get_connection()
-                .execute_unprepared("ALTER TABLE refresh_tokens SET (fillfactor = 80)")
-                .await?;
+            manager.get_connection().execute_unprepared("ALTER TABLE refresh_tokens SET (fillfactor = 80)").await?;
         }
         Ok(())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in [
-            "audit_events",
-            "signing_keys",
-            "refresh_tokens",
-            "auth_sessions",
-            "users",
-        ] {
+        for table in ["audit_events", "signing_keys", "refresh_tokens", "auth_sessions", "users"] {
             manager.drop_table(Table::drop().table(table).to_owned()).await?;
         }
         Ok(())
@@ -160,11 +145,7 @@ fn audit_events() -> TableCreateStatement {
 }
 
 fn index(table: &'static str, column: &'static str) -> IndexCreateStatement {
-    Index::create()
-        .name(format!("ix_{table}_{column}"))
-        .table(table)
-        .col(column)
-        .to_owned()
+    Index::create().name(format!("ix_{table}_{column}")).table(table).col(column).to_owned()
 }
 
 fn cascade(from: &'static str, column: &'static str, to: &'static str) -> ForeignKeyCreateStatement {

@@ -16,10 +16,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let column = Table::alter()
-            .table("refresh_tokens")
-            .add_column(binary_null("legacy_hash"))
-            .to_owned();
+        let column = Table::alter().table("refresh_tokens").add_column(binary_null("legacy_hash")).to_owned();
         manager.alter_table(column).await?;
         let adoptions = Table::create()
             .table("adoptions")
@@ -34,13 +31,6 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.drop_table(Table::drop().table("adoptions").to_owned()).await?;
-        manager
-            .alter_table(
-                Table::alter()
-                    .table("refresh_tokens")
-                    .drop_column("legacy_hash")
-                    .to_owned(),
-            )
-            .await
+        manager.alter_table(Table::alter().table("refresh_tokens").drop_column("legacy_hash").to_owned()).await
     }
 }

@@ -23,16 +23,11 @@ pub async fn require_seed(db: &impl ConnectionTrait) -> Result<(), Error> {
     if !TABLES.iter().all(|table| names.iter().any(|name| name == table)) {
         return Err(Error::NotASeed("its tables are not all there"));
     }
-    let revision = Statement::from_string(
-        DatabaseBackend::Postgres,
-        "SELECT version_num::text FROM alembic_version",
-    );
+    let revision = Statement::from_string(DatabaseBackend::Postgres, "SELECT version_num::text FROM alembic_version");
     let row = db.query_one_raw(revision).await?;
     let revision = row.map(|row| row.try_get_by_index::<String>(0)).transpose()?;
     if revision.as_deref() != Some(REVISION) {
-        return Err(Error::NotASeed(
-            "its Alembic revision is not b791a564d5ca; run its own migrations first",
-        ));
+        return Err(Error::NotASeed("its Alembic revision is not b791a564d5ca; run its own migrations first"));
     }
     Ok(())
 }
@@ -45,8 +40,7 @@ pub async fn begin_takeover(db: &DatabaseConnection) -> Result<DatabaseTransacti
     // Another takeover may have been first.
     require_seed(&tx).await?;
     tx.execute_unprepared("SET LOCAL lock_timeout = '10s'").await?;
-    tx.execute_unprepared("LOCK TABLE users, authsessions, refreshtokens IN ACCESS EXCLUSIVE MODE")
-        .await?;
+    tx.execute_unprepared("LOCK TABLE users, authsessions, refreshtokens IN ACCESS EXCLUSIVE MODE").await?;
     Ok(tx)
 }
 
@@ -58,18 +52,13 @@ pub async fn set_aside(tx: &DatabaseTransaction) -> Result<(), Error> {
         JOIN pg_class t ON t.oid = COALESCE(i.indrelid, d.refobjid) \
         WHERE c.relkind IN ('i', 'S') AND t.relnamespace = current_schema()::regnamespace \
         AND t.relname IN ('users', 'authsessions', 'refreshtokens', 'alembic_version')";
-    for row in tx
-        .query_all_raw(Statement::from_string(DatabaseBackend::Postgres, owned))
-        .await?
-    {
+    for row in tx.query_all_raw(Statement::from_string(DatabaseBackend::Postgres, owned)).await? {
         let (kind, name): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
         let kind = if kind == "S" { "SEQUENCE" } else { "INDEX" };
-        tx.execute_unprepared(&format!("ALTER {kind} \"{name}\" RENAME TO \"{PREFIX}{name}\""))
-            .await?;
+        tx.execute_unprepared(&format!("ALTER {kind} \"{name}\" RENAME TO \"{PREFIX}{name}\"")).await?;
     }
     for table in TABLES {
-        tx.execute_unprepared(&format!("ALTER TABLE {table} RENAME TO {PREFIX}{table}"))
-            .await?;
+        tx.execute_unprepared(&format!("ALTER TABLE {table} RENAME TO {PREFIX}{table}")).await?;
     }
     Migrator::up(tx, None).await?;
     Ok(())

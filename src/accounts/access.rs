@@ -31,19 +31,14 @@ impl Accounts {
         if !is_live {
             return Err(Error::SessionEnded);
         }
-        Ok(Caller {
-            user,
-            session_id: claims.session_id,
-        })
+        Ok(Caller { user, session_id: claims.session_id })
     }
 
     /// Ends every session of the caller.
     pub async fn log_out_everywhere(&self, caller: &Caller, origin: &Origin, now: DateTime<Utc>) -> Result<(), Error> {
         let tx = self.db.begin().await?;
         store::lock_user(&tx, caller.user.id).await?;
-        self.sessions
-            .end_all(&tx, caller.user.id, Reason::UserLogoutAll, now)
-            .await?;
+        self.sessions.end_all(&tx, caller.user.id, Reason::UserLogoutAll, now).await?;
         let entry = Entry {
             user_id: Some(caller.user.id),
             session_id: Some(caller.session_id),

@@ -82,20 +82,12 @@ impl<'a> Parts<'a> {
         if local != typed.0 {
             check_local(&local).map_err(|reason| format!("After Unicode normalization: {reason}"))?;
         }
-        if CASELESS_MAILBOXES
-            .split(' ')
-            .any(|name| name.eq_ignore_ascii_case(typed.0))
-        {
+        if CASELESS_MAILBOXES.split(' ').any(|name| name.eq_ignore_ascii_case(typed.0)) {
             local.make_ascii_lowercase();
         }
         let (unicode, ascii) = check_domain(typed.1)?;
         check_total_length(address, &format!("{local}@{unicode}"), &format!("{local}@{ascii}"))?;
-        Ok(Self {
-            typed,
-            local,
-            unicode,
-            ascii,
-        })
+        Ok(Self { typed, local, unicode, ascii })
     }
 
     fn refuse_lookalikes(&self) -> Checked {
@@ -115,13 +107,7 @@ impl<'a> Parts<'a> {
 }
 
 /// Alphabets that share letter shapes.
-const ALIKE: [Script; 5] = [
-    Script::Latin,
-    Script::Greek,
-    Script::Cyrillic,
-    Script::Armenian,
-    Script::Cherokee,
-];
+const ALIKE: [Script; 5] = [Script::Latin, Script::Greek, Script::Cyrillic, Script::Armenian, Script::Cherokee];
 
 /// RFC 2142: in these names case means nothing.
 const CASELESS_MAILBOXES: &str = "info marketing sales support abuse noc security postmaster hostmaster usenet news \
@@ -145,16 +131,8 @@ fn within_angle_brackets(typed: &str) -> Option<&str> {
     let text = typed.trim_matches(is_blank).strip_suffix('>')?;
     if let Some(name) = text.strip_prefix('"') {
         // The name reaches to the last quote that an address in brackets follows.
-        let after = |at: usize| {
-            name[at + 1..]
-                .trim_start_matches(is_blank)
-                .strip_prefix('<')
-                .filter(is_address)
-        };
-        return name
-            .rmatch_indices('"')
-            .filter(|(at, _)| *at > 0)
-            .find_map(|(at, _)| after(at));
+        let after = |at: usize| name[at + 1..].trim_start_matches(is_blank).strip_prefix('<').filter(is_address);
+        return name.rmatch_indices('"').filter(|(at, _)| *at > 0).find_map(|(at, _)| after(at));
     }
     let (name, address) = text.split_once('<')?;
     name.chars().all(is_name).then_some(address).filter(is_address)
@@ -233,11 +211,7 @@ fn check_domain(typed: &str) -> Checked<(String, String)> {
     refuse_unless(typed, is_permitted, reason)?;
     refuse_unsafe(typed)?;
     if let Some((at, c)) = typed.chars().enumerate().find(|(_, c)| !has_idna_mapping(*c)) {
-        let place = format!(
-            "Codepoint U+{:04X} not allowed at position {} in '{typed}'",
-            u32::from(c),
-            at + 1
-        );
+        let place = format!("Codepoint U+{:04X} not allowed at position {} in '{typed}'", u32::from(c), at + 1);
         return Err(format!("{reason} ({place})."));
     }
 
@@ -247,10 +221,7 @@ fn check_domain(typed: &str) -> Checked<(String, String)> {
     let kind = if typed.is_ascii() { "not valid IDNA" } else { "invalid" };
     let refusal = |why: &str| format!("The part after the @-sign is {kind} ({why}).");
     is_valid.map_err(|_| refusal("Invalid label"))?;
-    unicode
-        .split('.')
-        .try_for_each(check_label)
-        .map_err(|why| refusal(&why))?;
+    unicode.split('.').try_for_each(check_label).map_err(|why| refusal(&why))?;
 
     let bytes = typed.as_bytes();
     let ascii = Uts46::new().to_ascii(bytes, AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore);
@@ -277,10 +248,7 @@ fn why_no_literal(literal: &str) -> &'static str {
 fn has_idna_mapping(c: char) -> bool {
     let is_valid = |before| {
         let label = String::from_iter([before, c]);
-        Uts46::new()
-            .to_unicode(label.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow)
-            .1
-            .is_ok()
+        Uts46::new().to_unicode(label.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow).1.is_ok()
     };
     c.is_ascii() || is_valid('a') || is_valid('\u{5d0}')
 }
@@ -326,11 +294,7 @@ fn check_label(label: &str) -> Checked {
             _ => IDNA_EXCEPTIONS.contains(c) || is_plain(c.general_category()),
         };
         if !is_permitted {
-            return Err(format!(
-                "Codepoint U+{:04X} at position {} of '{label}' not allowed",
-                u32::from(c),
-                at + 1
-            ));
+            return Err(format!("Codepoint U+{:04X} at position {} of '{label}' not allowed", u32::from(c), at + 1));
         }
     }
     Ok(())
@@ -346,9 +310,7 @@ fn check_hostname(ascii: &str, typed: &str) -> Checked {
         }
         (Some(excess), ..) => {
             let excess = in_bytes(&excess);
-            return Err(format!(
-                "The email address is too long after the @-sign ({excess} after IDNA encoding)."
-            ));
+            return Err(format!("The email address is too long after the @-sign ({excess} after IDNA encoding)."));
         }
         (_, Some(excess), _) => {
             let reason = "After the @-sign, periods cannot be separated by so many characters";
@@ -371,19 +333,12 @@ fn check_total_length(typed: &str, shown: &str, ascii: &str) -> Checked {
         // The seed counts characters: at least as many as if all were the widest.
         let (bytes, widest) = (typed.len() - 254, typed.chars().map(char::len_utf8).max().unwrap_or(1));
         let least = (bytes / widest).max(1);
-        let range = if least == bytes {
-            String::new()
-        } else {
-            format!("{least}-")
-        };
+        let range = if least == bytes { String::new() } else { format!("{least}-") };
         format!("({range}{excess_bytes})")
     } else if let Some(excess) = excess(shown.len(), 254) {
         format!("after normalization ({})", in_bytes(&excess))
     } else if let Some(excess) = excess(ascii.len(), 254) {
-        format!(
-            "when the part after the @-sign is converted to IDNA ASCII ({})",
-            in_bytes(&excess)
-        )
+        format!("when the part after the @-sign is converted to IDNA ASCII ({})", in_bytes(&excess))
     } else {
         return Ok(());
     };
@@ -416,10 +371,7 @@ fn refuse_unsafe(text: &str) -> Checked {
         return Ok(());
     }
     let list: Vec<String> = refused.into_iter().map(display).collect();
-    Err(format!(
-        "The email address contains unsafe characters: {}.",
-        list.join(", ")
-    ))
+    Err(format!("The email address contains unsafe characters: {}.", list.join(", ")))
 }
 
 fn refuse_unless(text: &str, is_permitted: impl Fn(char) -> bool, reason: &str) -> Checked {

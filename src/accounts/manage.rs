@@ -22,15 +22,8 @@ impl Accounts {
             self.sessions.end_all(&tx, user.id, Reason::Deactivated, now).await?;
         }
         if has_changed {
-            let event = if is_active {
-                Event::UserActivated
-            } else {
-                Event::UserDeactivated
-            };
-            let entry = Entry {
-                user_id: Some(user.id),
-                ..Entry::default()
-            };
+            let event = if is_active { Event::UserActivated } else { Event::UserDeactivated };
+            let entry = Entry { user_id: Some(user.id), ..Entry::default() };
             audit::record(&tx, now, event, entry).await?;
         }
         tx.commit().await?;
@@ -49,19 +42,14 @@ impl Accounts {
         let tx = self.db.begin().await?;
         store::set_password(&tx, user.id, &hash, now).await?;
         self.sessions.end_all(&tx, user.id, Reason::PasswordChange, now).await?;
-        let entry = Entry {
-            user_id: Some(user.id),
-            ..Entry::default()
-        };
+        let entry = Entry { user_id: Some(user.id), ..Entry::default() };
         audit::record(&tx, now, Event::PasswordSet, entry).await?;
         tx.commit().await?;
         Ok(())
     }
 
     async fn user(&self, email: &Email) -> Result<User, Error> {
-        store::user_by_email(self.db.reader(), email)
-            .await?
-            .ok_or(Error::NotFound)
+        store::user_by_email(self.db.reader(), email).await?.ok_or(Error::NotFound)
     }
 }
 
@@ -69,9 +57,7 @@ impl Accounts {
 fn refuse_impossible(password: &str) -> Result<(), Error> {
     let (least, most) = PASSWORD_LENGTH.into_inner();
     if !PASSWORD_LENGTH.contains(&password.chars().count()) {
-        return Err(Error::PasswordRefused(format!(
-            "a password has {least} to {most} characters"
-        )));
+        return Err(Error::PasswordRefused(format!("a password has {least} to {most} characters")));
     }
     if password.contains('\0') {
         return Err(Error::PasswordRefused("a password has no NUL character".to_owned()));

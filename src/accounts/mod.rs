@@ -94,11 +94,6 @@ pub struct Accounts {
 impl Accounts {
     /// Reads its settings from the configuration.
     pub fn new(db: Db, sessions: Arc<Sessions>, tokens: Tokens, config: &Config) -> Result<Self, Error> {
-        Ok(Self {
-            db,
-            sessions,
-            tokens,
-            hasher: password::Hasher::new(&config.passwords)?,
-        })
+        Ok(Self { db, sessions, tokens, hasher: password::Hasher::new(&config.passwords)? })
     }
 }

@@ -70,24 +70,11 @@ pub struct Hasher {
 impl Hasher {
     /// Reads its parameters and bounds from the configuration.
     pub fn new(config: &config::Passwords) -> Result<Self, Error> {
-        let params = Params::new(
-            config.memory_kib,
-            config.iterations,
-            config.parallelism,
-            Some(HASH_LENGTH),
-        )
-        .map_err(|error| Error::Failed(error.to_string()))?;
+        let params = Params::new(config.memory_kib, config.iterations, config.parallelism, Some(HASH_LENGTH))
+            .map_err(|error| Error::Failed(error.to_string()))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let concurrency = if config.max_concurrent == 0 {
-            cores
-        } else {
-            config.max_concurrent
-        };
-        let nobody = encode(
-            &params,
-            &random::bytes::<SALT_LENGTH>()?,
-            &random::bytes::<HASH_LENGTH>()?,
-        );
+        let concurrency = if config.max_concurrent == 0 { cores } else { config.max_concurrent };
+        let nobody = encode(&params, &random::bytes::<SALT_LENGTH>()?, &random::bytes::<HASH_LENGTH>()?);
         Ok(Self {
             params,
             concurrency,
@@ -125,9 +112,7 @@ impl Hasher {
                 return Ok(Verdict::Wrong);
             }
             let renewed = is_outdated(&params, &stored, &password).then(|| new_hash(&params, &password, buffer));
-            Ok(Verdict::Right {
-                renewed: renewed.transpose()?,
-            })
+            Ok(Verdict::Right { renewed: renewed.transpose()? })
         })
         .await
     }
@@ -248,10 +233,7 @@ fn is_outdated(params: &Params, stored: &str, password: &SecretString) -> bool {
     if is_bcrypt(stored) {
         return password.expose_secret().len() <= BCRYPT_LENGTH;
     }
-    let Some(old) = PasswordHash::new(stored)
-        .ok()
-        .and_then(|parsed| Params::try_from(&parsed).ok())
-    else {
+    let Some(old) = PasswordHash::new(stored).ok().and_then(|parsed| Params::try_from(&parsed).ok()) else {
         return true;
     };
     !stored.starts_with("$argon2id$")
@@ -304,12 +286,7 @@ mod tests {
             ("bcrypt 2a", bcrypt.replace("$2b$", "$2a$"), "secret", true),
             ("bcrypt 2y", bcrypt.replace("$2b$", "$2y$"), "secret", true),
             ("bcrypt, wrong", bcrypt.to_owned(), "Secret", false),
-            (
-                "bcrypt of hostile cost",
-                bcrypt.replace("$12$", "$31$"),
-                "secret",
-                false,
-            ),
+            ("bcrypt of hostile cost", bcrypt.replace("$12$", "$31$"), "secret", false),
             ("damaged", "$argon2id$v=19$m=65536".to_owned(), "secret", false),
             ("plain text", "secret".to_owned(), "secret", false),
             ("empty", String::new(), "secret", false),
@@ -326,15 +303,8 @@ mod tests {
 
         let stored = hasher.hash("pa\u{308}sswort".into()).await.expect("hashed");
 
-        assert!(is_right(
-            &hasher
-                .verify("p\u{e4}sswort".into(), stored.clone())
-                .await
-                .expect("verified")
-        ));
-        assert!(!is_right(
-            &hasher.verify("passwort".into(), stored).await.expect("verified")
-        ));
+        assert!(is_right(&hasher.verify("p\u{e4}sswort".into(), stored.clone()).await.expect("verified")));
+        assert!(!is_right(&hasher.verify("passwort".into(), stored).await.expect("verified")));
     }
 
     #[test]

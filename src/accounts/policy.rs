@@ -52,19 +52,14 @@ pub(crate) fn refuse(password: &str, email: Option<&Email>, full_name: Option<&s
     if full_name.is_some_and(|name| is_of_name(&password, &caseless(name))) {
         return Some(Weakness::Name);
     }
-    COMMON
-        .binary_search(&password.as_str())
-        .is_ok()
-        .then_some(Weakness::Common)
+    COMMON.binary_search(&password.as_str()).is_ok().then_some(Weakness::Common)
 }
 
 fn is_of_address(password: &str, email: &Email) -> bool {
-    [email.canonical(), &caseless(email.shown())]
-        .into_iter()
-        .any(|address| {
-            let parts = address.rsplit_once('@');
-            password == address || parts.is_some_and(|(local, domain)| password == local || password == domain)
-        })
+    [email.canonical(), &caseless(email.shown())].into_iter().any(|address| {
+        let parts = address.rsplit_once('@');
+        password == address || parts.is_some_and(|(local, domain)| password == local || password == domain)
+    })
 }
 
 fn is_of_name(password: &str, name: &str) -> bool {
@@ -110,11 +105,7 @@ mod tests {
             ("C19 emoji", "👩‍👩‍👧‍👦👩‍👩‍👧", None),
             ("empty", "", None),
         ] {
-            assert_eq!(
-                refuse(password, Some(&email), Some("Anna-Lena van der  Berg-Schmidt")),
-                expected,
-                "{name}"
-            );
+            assert_eq!(refuse(password, Some(&email), Some("Anna-Lena van der  Berg-Schmidt")), expected, "{name}");
         }
     }
 
@@ -128,10 +119,6 @@ mod tests {
     fn the_list_is_sorted_caseless_and_long_enough() {
         assert!(COMMON.len() >= 3000);
         assert!(COMMON.is_sorted_by(|one, next| one < next));
-        assert!(
-            COMMON
-                .iter()
-                .all(|line| caseless(line) == *line && (8..=128).contains(&line.chars().count()))
-        );
+        assert!(COMMON.iter().all(|line| caseless(line) == *line && (8..=128).contains(&line.chars().count())));
     }
 }

@@ -11,11 +11,7 @@ use crate::random;
 impl Accounts {
     /// Registers an active user. Of many registrations of one address at once, one wins.
     pub async fn register(&self, form: Registration, origin: &Origin, now: DateTime<Utc>) -> Result<User, Error> {
-        let Registration {
-            email,
-            password,
-            full_name,
-        } = form;
+        let Registration { email, password, full_name } = form;
         if let Some(weakness) = policy::refuse(password.expose_secret(), Some(&email), full_name.as_deref()) {
             return Err(Error::PasswordRefused(weakness.to_string()));
         }
@@ -32,11 +28,7 @@ impl Accounts {
             }
             other => other?,
         };
-        let entry = Entry {
-            user_id: Some(user.id),
-            origin: Some(origin),
-            ..Entry::default()
-        };
+        let entry = Entry { user_id: Some(user.id), origin: Some(origin), ..Entry::default() };
         audit::record(&tx, now, Event::UserRegistered, entry).await?;
         tx.commit().await?;
         Ok(user)

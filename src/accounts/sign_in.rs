@@ -46,12 +46,7 @@ impl Accounts {
         }
         let opened = self.sessions.open(&tx, (user.id, user.subject), origin, now).await?;
         let session_id = Some(opened.session_id());
-        let entry = Entry {
-            user_id: Some(user.id),
-            session_id,
-            origin: Some(origin),
-            details: None,
-        };
+        let entry = Entry { user_id: Some(user.id), session_id, origin: Some(origin), details: None };
         audit::record(&tx, now, Event::SignedIn, entry).await?;
         tx.commit().await?;
         Ok(self.sessions.first_tokens(&opened, now).await?)

@@ -12,19 +12,11 @@ use super::{Email, User};
 use crate::entity::user::{ActiveModel, COLUMN, Column, Entity, Model};
 
 pub(super) async fn user_by_email(db: &impl ConnectionTrait, email: &Email) -> Result<Option<User>, DbErr> {
-    Entity::find()
-        .filter(COLUMN.email_canonical.eq(email.canonical()))
-        .one(db)
-        .await
+    Entity::find().filter(COLUMN.email_canonical.eq(email.canonical())).one(db).await
 }
 
 pub(super) async fn users_after(db: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<User>, DbErr> {
-    Entity::find()
-        .filter(COLUMN.id.gt(after))
-        .order_by_asc(Column::Id)
-        .limit(limit)
-        .all(db)
-        .await
+    Entity::find().filter(COLUMN.id.gt(after)).order_by_asc(Column::Id).limit(limit).all(db).await
 }
 
 /// The user, and whether the session is theirs and has not ended.
@@ -99,11 +91,7 @@ pub(super) async fn lock_unchanged_user(
 
 /// Stores the same password hashed anew. Not a change: `password_version` stays.
 pub(super) async fn renew_hash(tx: &impl ConnectionTrait, id: i64, hash: &str) -> Result<(), DbErr> {
-    Entity::update_many()
-        .col_expr(Column::HashedPassword, Expr::value(hash))
-        .filter(COLUMN.id.eq(id))
-        .exec(tx)
-        .await?;
+    Entity::update_many().col_expr(Column::HashedPassword, Expr::value(hash)).filter(COLUMN.id.eq(id)).exec(tx).await?;
     Ok(())
 }
 

@@ -31,9 +31,7 @@ impl Choices {
             }
             let (id, choice) = parse(line).ok_or_else(|| {
                 let place = format!("{}: line {}", path.display(), number + 1);
-                Error::Choices(format!(
-                    "{place}: must be `<user id> email <address>` or `<user id> skip`"
-                ))
+                Error::Choices(format!("{place}: must be `<user id> email <address>` or `<user id> skip`"))
             })?;
             choices.insert(id, choice);
         }

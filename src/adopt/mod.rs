@@ -148,11 +148,7 @@ async fn count(
                 Some(Choice::Email(email)) => email.clone(),
                 None => user.email,
             };
-            let conflict = |reason: String| Conflict {
-                user_id: user.id,
-                email: email.clone(),
-                reason,
-            };
+            let conflict = |reason: String| Conflict { user_id: user.id, email: email.clone(), reason };
             counts.users += 1;
             counts.plain_text_passwords += i64::from(is_plain);
             match Email::parse(&email) {
@@ -189,22 +185,14 @@ async fn hash_plain_passwords(
     let plain = store::plain_passwords(tx).await?;
     for few in plain.chunks(hasher.concurrency()) {
         let mut running = JoinSet::new();
-        for (id, password) in few
-            .iter()
-            .filter(|(id, _)| choices.of(*id) != Some(&Choice::Skip))
-            .cloned()
-        {
+        for (id, password) in few.iter().filter(|(id, _)| choices.of(*id) != Some(&Choice::Skip)).cloned() {
             let hasher = Arc::clone(&hasher);
             running.spawn(async move { (id, hasher.hash(SecretString::from(password)).await) });
         }
         while let Some(Ok((id, hash))) = running.join_next().await {
             done.insert(id, hash?);
         }
-        progress(
-            "hashing plain-text passwords",
-            i64::try_from(done.len()).unwrap_or_default(),
-            total,
-        );
+        progress("hashing plain-text passwords", i64::try_from(done.len()).unwrap_or_default(), total);
     }
     Ok(done)
 }

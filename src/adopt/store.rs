@@ -65,18 +65,14 @@ pub(super) async fn users_after(
         "SELECT id, email, hashed_password, full_name, is_superuser, is_active, created_at, updated_at \
          FROM {table} WHERE id > $1 ORDER BY id LIMIT $2"
     );
-    OldUser::find_by_statement(statement(&sql, [after.into(), limit.into()]))
-        .all(db)
-        .await
+    OldUser::find_by_statement(statement(&sql, [after.into(), limit.into()])).all(db).await
 }
 
 /// The old service compared these with what was typed.
 pub(super) async fn plain_passwords(tx: &DatabaseTransaction) -> Result<Vec<(i64, String)>, DbErr> {
     const SQL: &str = "SELECT id, hashed_password FROM users WHERE hashed_password NOT LIKE '$2%' ORDER BY id";
     let rows = tx.query_all_raw(statement(SQL, [])).await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)))
-        .collect()
+    rows.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))).collect()
 }
 
 /// Live ones, then ended ones: of one user or of all.
@@ -91,9 +87,7 @@ pub(super) async fn count_sessions(
          FROM ({families}) f WHERE expires_at > $1 AND ($2::bigint IS NULL OR user_id = $2)"
     );
     let row = db.query_one_raw(statement(&sql, [now.into(), user_id.into()])).await?;
-    row.map_or(Ok((0, 0)), |row| {
-        Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
-    })
+    row.map_or(Ok((0, 0)), |row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)))
 }
 
 pub(super) async fn insert_users(tx: &DatabaseTransaction, rows: Vec<(OldUser, Uuid, String)>) -> Result<(), DbErr> {

@@ -28,10 +28,7 @@ pub(super) struct Adopt {
 
 impl Adopt {
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
-        let choices = self
-            .conflicts
-            .as_deref()
-            .map_or(Ok(Choices::default()), Choices::read)?;
+        let choices = self.conflicts.as_deref().map_or(Ok(Choices::default()), Choices::read)?;
         let db = serve::connect(&config).await?;
         let clock = DatabaseClock::default();
         db.measure_clock(&clock).await?;
@@ -52,9 +49,7 @@ impl Adopt {
         report(&counts?, self.apply);
         if self.apply {
             // The old key comes into the ring now; should this be cut off, the next start does it.
-            Keyring::open(db.clone(), &config, clock.now())
-                .await
-                .map_err(crate::app::Error::from)?;
+            Keyring::open(db.clone(), &config, clock.now()).await.map_err(crate::app::Error::from)?;
             say("the old tables are kept with the prefix seed_; start the server with `authservice serve`");
         }
         db.close().await;

@@ -29,11 +29,7 @@ impl Migrate {
             }
             Self::Status => {
                 for step in migration::status(db.writer()).await? {
-                    say(&format!(
-                        "{} {}",
-                        if step.is_applied { "applied" } else { "missing" },
-                        step.name
-                    ));
+                    say(&format!("{} {}", if step.is_applied { "applied" } else { "missing" }, step.name));
                 }
             }
         }

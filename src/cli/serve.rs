@@ -44,14 +44,10 @@ impl Serve {
         // Before anybody can know that the server runs: a signal is then heard.
         let signals = Signals::hear()?;
         let server = &app.config.server;
-        let listener = TcpListener::bind((server.host.as_str(), server.port))
-            .await
-            .map_err(|error| {
-                Error::Unavailable(format!("cannot listen on {}:{}: {error}", server.host, server.port))
-            })?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        let listener = TcpListener::bind((server.host.as_str(), server.port)).await.map_err(|error| {
+            Error::Unavailable(format!("cannot listen on {}:{}: {error}", server.host, server.port))
+        })?;
+        let address = listener.local_addr().map_err(|error| Error::Unavailable(error.to_string()))?;
         tracing::info!(address = %address, issuer = server.issuer(), "listening");
         jobs::start(&app, &clock);
 
@@ -78,10 +74,7 @@ struct Signals {
 impl Signals {
     fn hear() -> Result<Self, Error> {
         let hear = |kind| signal(kind).map_err(|error| Error::Internal(error.to_string()));
-        Ok(Self {
-            terminate: hear(SignalKind::terminate())?,
-            interrupt: hear(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: hear(SignalKind::terminate())?, interrupt: hear(SignalKind::interrupt())? })
     }
 
     /// Returns when it is time to stop accepting: after SIGTERM a while later, so that load balancers notice, after SIGINT at once.

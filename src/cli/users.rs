@@ -66,11 +66,7 @@ impl Users {
             }
             Self::Deactivate { email } => {
                 let has_changed = app.accounts.set_active(&parse(&email)?, false, now).await?;
-                say(if has_changed {
-                    "deactivated; every session has ended"
-                } else {
-                    "was inactive already"
-                });
+                say(if has_changed { "deactivated; every session has ended" } else { "was inactive already" });
             }
             Self::Activate { email } => {
                 let has_changed = app.accounts.set_active(&parse(&email)?, true, now).await?;
@@ -107,12 +103,7 @@ fn read_password() -> Result<SecretString, Error> {
 
 fn as_line(user: &User) -> String {
     let state = if user.is_active { "active" } else { "inactive" };
-    format!(
-        "{}\t{state}\t{}\t{}",
-        user.id,
-        user.created_at.format("%Y-%m-%dT%H:%M:%SZ"),
-        user.email
-    )
+    format!("{}\t{state}\t{}\t{}", user.id, user.created_at.format("%Y-%m-%dT%H:%M:%SZ"), user.email)
 }
 
 fn as_json(user: &User) -> String {

@@ -19,10 +19,8 @@ const SAME: [(&str, &str); 9] = [
     ("PUBLIC_KEY_PATH", "keys.public_key_path"),
 ];
 /// Names that count minutes.
-const MINUTES: [(&str, &str); 2] = [
-    ("JWT_ACCESS_TTL_MIN", "tokens.access_ttl_seconds"),
-    ("JWT_REFRESH_TTL_MIN", "refresh.idle_ttl_seconds"),
-];
+const MINUTES: [(&str, &str); 2] =
+    [("JWT_ACCESS_TTL_MIN", "tokens.access_ttl_seconds"), ("JWT_REFRESH_TTL_MIN", "refresh.idle_ttl_seconds")];
 
 pub(super) fn read(draft: &mut Draft, environment: &BTreeMap<String, String>) {
     for (name, path) in SAME {
@@ -32,23 +30,12 @@ pub(super) fn read(draft: &mut Draft, environment: &BTreeMap<String, String>) {
     }
     for (name, path) in MINUTES {
         if let Some(text) = environment.get(name) {
-            let seconds = text
-                .trim()
-                .parse::<i64>()
-                .ok()
-                .and_then(|minutes| minutes.checked_mul(60));
-            draft.set_text(
-                path,
-                &seconds.map_or_else(|| text.clone(), |seconds| seconds.to_string()),
-                name,
-            );
+            let seconds = text.trim().parse::<i64>().ok().and_then(|minutes| minutes.checked_mul(60));
+            draft.set_text(path, &seconds.map_or_else(|| text.clone(), |seconds| seconds.to_string()), name);
         }
     }
     // The seed's ECHO prints every SQL statement; ours is the debug log, which holds no values.
-    if environment
-        .get("ECHO")
-        .is_some_and(|echo| matches!(echo.as_str(), "1" | "true" | "True" | "yes" | "on"))
-    {
+    if environment.get("ECHO").is_some_and(|echo| matches!(echo.as_str(), "1" | "true" | "True" | "yes" | "on")) {
         draft.set_text("log.level", "debug", "ECHO");
     }
     database(draft, environment);
@@ -63,17 +50,10 @@ fn database(draft: &mut Draft, environment: &BTreeMap<String, String>) {
         return draft.set_file("database.url", file, "DATABASE_URL_FILE");
     }
     let named = |ours: &str, postgres: &str| {
-        [format!("DB_{ours}"), format!("POSTGRES_{postgres}")]
-            .iter()
-            .find_map(|name| environment.get(name))
-            .cloned()
+        [format!("DB_{ours}"), format!("POSTGRES_{postgres}")].iter().find_map(|name| environment.get(name)).cloned()
     };
-    let (name, user, host, port) = (
-        named("NAME", "DB"),
-        named("USER", "USER"),
-        named("HOST", "HOST"),
-        named("PORT", "PORT"),
-    );
+    let (name, user, host, port) =
+        (named("NAME", "DB"), named("USER", "USER"), named("HOST", "HOST"), named("PORT", "PORT"));
     if [&name, &user, &host, &port].iter().all(|part| part.is_none()) {
         return;
     }
@@ -92,9 +72,7 @@ fn database(draft: &mut Draft, environment: &BTreeMap<String, String>) {
         (None, Some((name, file))) => match std::fs::read_to_string(file) {
             Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
             Err(fault) => {
-                return draft
-                    .faults
-                    .push(format!("database.url ({name}): the file cannot be read: {fault}"));
+                return draft.faults.push(format!("database.url ({name}): the file cannot be read: {fault}"));
             }
         },
     };

@@ -100,11 +100,7 @@ struct Draft {
 impl Draft {
     fn new() -> Self {
         let values = DEFAULTS.parse().expect("the embedded defaults are TOML");
-        Self {
-            values,
-            sources: BTreeMap::new(),
-            faults: Vec::new(),
-        }
+        Self { values, sources: BTreeMap::new(), faults: Vec::new() }
     }
 
     /// The value of `section.key`, which must exist.
@@ -115,27 +111,19 @@ impl Draft {
 
     /// How a message names the setting: by where it was set.
     fn name(&self, path: &str) -> String {
-        self.sources
-            .get(path)
-            .map_or_else(|| path.to_owned(), |source| format!("{path} ({source})"))
+        self.sources.get(path).map_or_else(|| path.to_owned(), |source| format!("{path} ({source})"))
     }
 
     fn has(&self, path: &str) -> bool {
         path.split_once('.').is_some_and(|(section, key)| {
-            self.values
-                .get(section)
-                .and_then(Value::as_table)
-                .is_some_and(|table| table.contains_key(key))
+            self.values.get(section).and_then(Value::as_table).is_some_and(|table| table.contains_key(key))
         })
     }
 
     fn set(&mut self, path: &str, value: Value, source: &str) {
         let expected = self.value(path).type_str();
         if value.type_str() != expected {
-            self.faults.push(format!(
-                "{path} ({source}): must be of type {expected}, not {}",
-                value.type_str()
-            ));
+            self.faults.push(format!("{path} ({source}): must be of type {expected}, not {}", value.type_str()));
             return;
         }
         let (section, key) = path.split_once('.').expect("a path has a section and a key");
@@ -153,20 +141,13 @@ impl Draft {
                 _ => None,
             },
             Value::Array(_) => Some(Value::Array(
-                text.split(',')
-                    .map(str::trim)
-                    .filter(|item| !item.is_empty())
-                    .map(Value::from)
-                    .collect(),
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect(),
             )),
             _ => Some(Value::from(text)),
         };
         match parsed {
             Some(value) => self.set(path, value, source),
-            None => self.faults.push(format!(
-                "{path} ({source}): must be of type {}",
-                self.value(path).type_str()
-            )),
+            None => self.faults.push(format!("{path} ({source}): must be of type {}", self.value(path).type_str())),
         }
     }
 
@@ -174,9 +155,7 @@ impl Draft {
     fn set_file(&mut self, path: &str, file: &str, source: &str) {
         match std::fs::read_to_string(file) {
             Ok(text) => self.set_text(path, text.trim_end_matches(['\r', '\n']), source),
-            Err(fault) => self
-                .faults
-                .push(format!("{path} ({source}): the file cannot be read: {fault}")),
+            Err(fault) => self.faults.push(format!("{path} ({source}): the file cannot be read: {fault}")),
         }
     }
 
@@ -189,9 +168,7 @@ impl Draft {
         let table: Table = match text.parse() {
             Ok(table) => table,
             Err(fault) => {
-                let line = fault
-                    .span()
-                    .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+                let line = fault.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
                 return self.faults.push(format!("{source}: line {line}: {}", fault.message()));
             }
         };
@@ -221,8 +198,7 @@ impl Draft {
             }
             match path.strip_suffix("_file").filter(|secret| SECRETS.contains(secret)) {
                 Some(secret) if environment.contains_key(name.trim_end_matches("_FILE")) => {
-                    self.faults
-                        .push(format!("{secret} ({name}): is also set without _FILE"));
+                    self.faults.push(format!("{secret} ({name}): is also set without _FILE"));
                 }
                 Some(secret) => self.set_file(secret, text, name),
                 None => self.faults.push(format!("{name}: unknown setting")),
@@ -236,11 +212,7 @@ impl Draft {
             lines.push(format!("[{section}]"));
             for (key, value) in content.as_table().into_iter().flatten() {
                 let path = format!("{section}.{key}");
-                let value = if SECRETS.contains(&path.as_str()) {
-                    masked(value)
-                } else {
-                    value.clone()
-                };
+                let value = if SECRETS.contains(&path.as_str()) { masked(value) } else { value.clone() };
                 let source = self.sources.get(&path).map_or("default", String::as_str);
                 lines.push(format!("{key} = {value}  # {source}"));
             }
@@ -268,17 +240,12 @@ fn masked(value: &Value) -> Value {
 
 /// Parses one trusted proxy: an address or a network.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts
-        .iter()
-        .map(|text| network(text).ok_or_else(|| serde::de::Error::custom("not a network")))
-        .collect()
+    texts.iter().map(|text| network(text).ok_or_else(|| serde::de::Error::custom("not a network"))).collect()
 }
 
 impl Database {
@@ -294,13 +261,7 @@ mod tests {
     use super::*;
 
     fn load(pairs: &[(&str, &str)]) -> Result<Config, Faults> {
-        Config::load(
-            None,
-            &pairs
-                .iter()
-                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-                .collect(),
-        )
+        Config::load(None, &pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
     }
 
     #[test]
@@ -347,10 +308,7 @@ mod tests {
         .expect("the seed's environment");
 
         let url = config.database.url.expose_secret();
-        assert_eq!(
-            url,
-            "postgres://AuthServiceUser:p%40ss%2Fword@db.internal:9999/AuthServiceBD"
-        );
+        assert_eq!(url, "postgres://AuthServiceUser:p%40ss%2Fword@db.internal:9999/AuthServiceBD");
         assert_eq!(config.server.issuer(), "http://localhost:8080");
         assert_eq!(config.tokens.access_ttl_seconds, 300);
         assert_eq!(config.log.level, "debug");
@@ -359,21 +317,8 @@ mod tests {
     #[test]
     fn database_url_wins_over_the_names_of_the_seed_and_ours_over_both() {
         let urls = [
-            (
-                vec![
-                    ("POSTGRES_DB", "a"),
-                    ("POSTGRES_USER", "u"),
-                    ("DATABASE_URL", "sqlite://b.db"),
-                ],
-                "sqlite://b.db",
-            ),
-            (
-                vec![
-                    ("DATABASE_URL", "sqlite://b.db"),
-                    ("AUTHSERVICE__DATABASE__URL", "sqlite://c.db"),
-                ],
-                "sqlite://c.db",
-            ),
+            (vec![("POSTGRES_DB", "a"), ("POSTGRES_USER", "u"), ("DATABASE_URL", "sqlite://b.db")], "sqlite://b.db"),
+            (vec![("DATABASE_URL", "sqlite://b.db"), ("AUTHSERVICE__DATABASE__URL", "sqlite://c.db")], "sqlite://c.db"),
         ];
         for (pairs, expected) in urls {
             assert_eq!(load(&pairs).expect("valid").database.url.expose_secret(), expected);
@@ -384,18 +329,11 @@ mod tests {
     fn shown_settings_hold_no_secret() {
         let config = load(&[
             ("DATABASE_URL", "postgres://user:sesame@host/name"),
-            (
-                "AUTHSERVICE__KEYS__ENCRYPTION_KEY",
-                "c2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lMTI=",
-            ),
+            ("AUTHSERVICE__KEYS__ENCRYPTION_KEY", "c2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lMTI="),
         ])
         .expect("valid");
 
-        assert!(
-            !config.show().contains("sesame") && !config.show().contains("c2VzYW1l"),
-            "{}",
-            config.show()
-        );
+        assert!(!config.show().contains("sesame") && !config.show().contains("c2VzYW1l"), "{}", config.show());
         assert!(config.show().contains("postgres://user:***@host/name"));
     }
 }

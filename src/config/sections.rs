@@ -1,9 +1,6 @@
 //! One struct per section of the configuration. The meaning of each field is written beside its default in
 //! `config/default.toml`, which a test keeps equal to these structs.
-#![expect(
-    missing_docs,
-    reason = "config/default.toml documents every field; twice would be once too many"
-)]
+#![expect(missing_docs, reason = "config/default.toml documents every field; twice would be once too many")]
 
 use std::path::PathBuf;
 
@@ -161,11 +158,7 @@ impl Server {
     /// The issuer with its default filled in: what stands in `iss`.
     #[must_use]
     pub fn issuer(&self) -> String {
-        if self.issuer.is_empty() {
-            format!("http://localhost:{}", self.port)
-        } else {
-            self.issuer.clone()
-        }
+        if self.issuer.is_empty() { format!("http://localhost:{}", self.port) } else { self.issuer.clone() }
     }
 
     /// True when clients reach the server by TLS.

@@ -53,11 +53,7 @@ const CHOICES: [(&str, &[&str]); 5] = [
 pub(super) fn faults(draft: &Draft) -> Vec<String> {
     let mut faults = Vec::new();
     for (path, least, most) in RANGES {
-        if draft
-            .value(path)
-            .as_integer()
-            .is_some_and(|number| number < least || number > most)
-        {
+        if draft.value(path).as_integer().is_some_and(|number| number < least || number > most) {
             faults.push(format!("{}: must be between {least} and {most}", draft.name(path)));
         }
     }
@@ -67,15 +63,10 @@ pub(super) fn faults(draft: &Draft) -> Vec<String> {
         }
     }
     let proxies = draft.value("server.trusted_proxies").as_array();
-    if proxies
-        .into_iter()
-        .flatten()
-        .any(|item| item.as_str().and_then(network).is_none_or(|net| net.prefix_len() == 0))
+    if proxies.into_iter().flatten().any(|item| item.as_str().and_then(network).is_none_or(|net| net.prefix_len() == 0))
     {
         let name = draft.name("server.trusted_proxies");
-        faults.push(format!(
-            "{name}: must be addresses or networks such as 10.0.0.0/8, and not the whole internet"
-        ));
+        faults.push(format!("{name}: must be addresses or networks such as 10.0.0.0/8, and not the whole internet"));
     }
     let text = |path: &str| draft.value(path).as_str().unwrap_or_default().to_owned();
     let mut check = |path: &str, fault: Option<&str>| {
@@ -85,42 +76,15 @@ pub(super) fn faults(draft: &Draft) -> Vec<String> {
     };
     let allow_http = draft.value("server.allow_http_issuer").as_bool() == Some(true);
     check("server.issuer", issuer(&text("server.issuer"), allow_http));
-    check(
-        "server.host",
-        text("server.host").trim().is_empty().then_some("must not be empty"),
-    );
+    check("server.host", text("server.host").trim().is_empty().then_some("must not be empty"));
     check("server.api_prefix", prefix(&text("server.api_prefix")));
     check("database.url", database_url(&text("database.url")));
-    check(
-        "keys.encryption_key",
-        encryption_key_fault(&text("keys.encryption_key")),
-    );
-    check(
-        "log.level",
-        EnvFilter::try_new(text("log.level"))
-            .is_err()
-            .then_some("is not a log filter"),
-    );
-    check(
-        "tokens.client_id",
-        text("tokens.client_id").is_empty().then_some("must not be empty"),
-    );
+    check("keys.encryption_key", encryption_key_fault(&text("keys.encryption_key")));
+    check("log.level", EnvFilter::try_new(text("log.level")).is_err().then_some("is not a log filter"));
+    check("tokens.client_id", text("tokens.client_id").is_empty().then_some("must not be empty"));
     check("tokens.scope", scope(&text("tokens.scope")));
-    let reserved = [
-        "iss",
-        "sub",
-        "aud",
-        "exp",
-        "nbf",
-        "iat",
-        "jti",
-        "sid",
-        "fam",
-        "gen",
-        "user_id",
-        "client_id",
-        "scope",
-    ];
+    let reserved =
+        ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "fam", "gen", "user_id", "client_id", "scope"];
     let type_claim = text("tokens.type_claim");
     check(
         "tokens.type_claim",
@@ -158,14 +122,9 @@ fn combinations(draft: &Draft) -> impl Iterator<Item = String> {
             number("limits.connections_per_address") > number("limits.connections"),
             "limits.connections_per_address must not be more than limits.connections",
         ),
-        (
-            number("server.port") == 0 && is("server.issuer", ""),
-            "server.issuer must be set when server.port is 0",
-        ),
+        (number("server.port") == 0 && is("server.issuer", ""), "server.issuer must be set when server.port is 0"),
     ];
-    rows.into_iter()
-        .filter(|(is_fault, _)| *is_fault)
-        .map(|(_, fault)| fault.to_owned())
+    rows.into_iter().filter(|(is_fault, _)| *is_fault).map(|(_, fault)| fault.to_owned())
 }
 
 /// RFC 8414 2: an https URL without query or fragment. Loopback may be http.
@@ -197,35 +156,25 @@ fn issuer(text: &str, allow_http: bool) -> Option<&'static str> {
 
 fn prefix(text: &str) -> Option<&'static str> {
     let is_path = text.starts_with('/') && text.len() > 1 && !text.ends_with('/') && !text.contains("//");
-    let is_plain = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"/_-.~".contains(&byte));
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_-.~".contains(&byte));
     let taken = ["/.well-known", "/health", "/docs", "/redoc", "/openapi.json", "/oauth2"];
     if !is_path || !is_plain || text.split('/').any(|segment| segment == "." || segment == "..") {
         return Some("must be a path such as /auth_api/v1");
     }
-    let is_taken = taken
-        .iter()
-        .any(|name| text == *name || text.starts_with(&format!("{name}/")));
+    let is_taken = taken.iter().any(|name| text == *name || text.starts_with(&format!("{name}/")));
     is_taken.then_some("is used by the server itself")
 }
 
 /// RFC 6749 3.3: scope tokens of printable ASCII, parted by single blanks.
 fn scope(text: &str) -> Option<&'static str> {
-    let is_token = |token: &str| {
-        !token.is_empty()
-            && token
-                .bytes()
-                .all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-    };
+    let is_token =
+        |token: &str| !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
     let is_scope = text.len() <= 1024 && text.split(' ').all(is_token);
     (!is_scope).then_some("must be scope tokens parted by single blanks")
 }
 
 fn database_url(text: &str) -> Option<&'static str> {
-    let is_known = ["postgres://", "postgresql://", "sqlite:"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme));
+    let is_known = ["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| text.starts_with(scheme));
     if !is_known {
         return Some("must begin with postgres:// or sqlite:");
     }

@@ -44,20 +44,12 @@ pub(super) fn make_encryption_key(config: &config::Keys) -> Result<KeyEncryption
     let at = |error: std::io::Error| Fault(format!("{}: {error}", path.display()));
     let bytes: [u8; 32] = random::bytes().map_err(|error| Fault(error.to_string()))?;
     let text = Zeroizing::new(BASE64_STANDARD.encode(bytes));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&config.directory)
-        .map_err(at)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.directory).map_err(at)?;
     // Written beside and linked into place: a reader sees the whole key or none, and an existing one is never overwritten.
     let name = random::uuid().map_err(|error| Fault(error.to_string()))?;
     let draft = config.directory.join(format!(".{ENCRYPTION_KEY}.{name}"));
     let written = (|| {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
@@ -103,18 +95,14 @@ fn sort_in(path: &Path, config: &config::Keys, found: &mut Found) -> Result<(), 
         return Ok(());
     }
     require_private(path)?;
-    found
-        .private
-        .push((path.to_owned(), PrivateKey::from_pem(&pem, config.algorithm)?));
+    found.private.push((path.to_owned(), PrivateKey::from_pem(&pem, config.algorithm)?));
     Ok(())
 }
 
 fn decode(text: &SecretString, source: &str) -> Result<KeyEncryptionKey, Fault> {
-    encryption_key(text).map(KeyEncryptionKey::new).ok_or_else(|| {
-        Fault(format!(
-            "{source}: must be 32 bytes as base64 or hexadecimal (openssl rand -base64 32)"
-        ))
-    })
+    encryption_key(text)
+        .map(KeyEncryptionKey::new)
+        .ok_or_else(|| Fault(format!("{source}: must be 32 bytes as base64 or hexadecimal (openssl rand -base64 32)")))
 }
 
 fn read_private(path: &Path) -> Result<Vec<u8>, Fault> {
@@ -125,15 +113,9 @@ fn read_private(path: &Path) -> Result<Vec<u8>, Fault> {
 
 /// Errors when others than the owner can read the file. A group may on read-only mounts (mode 0440), as orchestrators make them.
 fn require_private(path: &Path) -> Result<(), Fault> {
-    let mode = fs::metadata(path)
-        .map_err(|error| Fault(error.to_string()))?
-        .permissions()
-        .mode()
-        & 0o777;
+    let mode = fs::metadata(path).map_err(|error| Fault(error.to_string()))?.permissions().mode() & 0o777;
     if matches!(mode, 0o600 | 0o400 | 0o700 | 0o500 | 0o440) {
         return Ok(());
     }
-    Err(Fault(format!(
-        "has mode {mode:04o}, so that others can read it; set it to 0600 (chmod 600)"
-    )))
+    Err(Fault(format!("has mode {mode:04o}, so that others can read it; set it to 0600 (chmod 600)")))
 }

@@ -61,10 +61,7 @@ pub struct Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key")
-            .field("kid", &self.kid)
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
+        f.debug_struct("Key").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 
@@ -86,9 +83,9 @@ impl PrivateKey {
     pub(super) fn generate(algorithm: Algorithm, rsa_bits: u32) -> Result<Self, Fault> {
         let key = match algorithm {
             Algorithm::RS256 | Algorithm::PS256 => PKey::from_rsa(Rsa::generate(rsa_bits)?)?,
-            Algorithm::ES256 => PKey::from_ec_key(EcKey::generate(
-                EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?.as_ref(),
-            )?)?,
+            Algorithm::ES256 => {
+                PKey::from_ec_key(EcKey::generate(EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?.as_ref())?)?
+            }
             Algorithm::EdDSA => PKey::generate_ed25519()?,
         };
         Ok(Self { algorithm, key })
@@ -98,9 +95,7 @@ impl PrivateKey {
     pub(super) fn from_pem(pem: &[u8], algorithm: Algorithm) -> Result<Self, Fault> {
         let text = String::from_utf8_lossy(pem);
         if text.contains("ENCRYPTED") {
-            return Err(Fault(
-                "the private key is encrypted; store it decrypted, with mode 0600".to_owned(),
-            ));
+            return Err(Fault("the private key is encrypted; store it decrypted, with mode 0600".to_owned()));
         }
         // The callback answers an encrypted key without asking at a terminal.
         let key = PKey::private_key_from_pem_callback(pem, |_| Ok(0))
@@ -109,10 +104,7 @@ impl PrivateKey {
     }
 
     pub(super) fn from_der(der: &[u8], algorithm: Algorithm) -> Result<Self, Fault> {
-        Ok(Self {
-            algorithm,
-            key: PKey::private_key_from_pkcs8(der)?,
-        })
+        Ok(Self { algorithm, key: PKey::private_key_from_pkcs8(der)? })
     }
 
     pub(super) fn to_der(&self) -> Result<Vec<u8>, Fault> {
@@ -121,10 +113,8 @@ impl PrivateKey {
 
     /// Takes `wanted` when the key can, else what the key is made for.
     fn checked(key: PKey<Private>, wanted: Algorithm) -> Result<Self, Fault> {
-        let is_p256 = |key: &PKey<Private>| {
-            key.ec_key()
-                .is_ok_and(|key| key.group().curve_name() == Some(Nid::X9_62_PRIME256V1))
-        };
+        let is_p256 =
+            |key: &PKey<Private>| key.ec_key().is_ok_and(|key| key.group().curve_name() == Some(Nid::X9_62_PRIME256V1));
         let algorithm = match key.id() {
             Id::RSA if wanted == Algorithm::PS256 => Algorithm::PS256,
             Id::RSA => Algorithm::RS256,
@@ -150,10 +140,7 @@ impl PrivateKey {
         if self.algorithm == algorithm {
             return Ok(());
         }
-        Err(Fault(format!(
-            "the key cannot be used with {} (keys.algorithm)",
-            algorithm.name()
-        )))
+        Err(Fault(format!("the key cannot be used with {} (keys.algorithm)", algorithm.name())))
     }
 
     /// RFC 7638 thumbprint of the public half.
@@ -178,41 +165,23 @@ impl PrivateKey {
                 Algorithm::RS256 => {
                     let der = self.key.rsa()?.private_key_to_der()?;
                     let algorithm = RsassaJwsAlgorithm::Rs256;
-                    (
-                        Box::new(algorithm.signer_from_der(der)?),
-                        Box::new(algorithm.verifier_from_jwk(&jwk)?),
-                    )
+                    (Box::new(algorithm.signer_from_der(der)?), Box::new(algorithm.verifier_from_jwk(&jwk)?))
                 }
                 Algorithm::PS256 => {
                     let der = self.key.rsa()?.private_key_to_der()?;
                     let algorithm = RsassaPssJwsAlgorithm::Ps256;
-                    (
-                        Box::new(algorithm.signer_from_der(der)?),
-                        Box::new(algorithm.verifier_from_jwk(&jwk)?),
-                    )
+                    (Box::new(algorithm.signer_from_der(der)?), Box::new(algorithm.verifier_from_jwk(&jwk)?))
                 }
                 Algorithm::ES256 => {
                     let algorithm = EcdsaJwsAlgorithm::Es256;
-                    (
-                        Box::new(algorithm.signer_from_der(self.to_der()?)?),
-                        Box::new(algorithm.verifier_from_jwk(&jwk)?),
-                    )
+                    (Box::new(algorithm.signer_from_der(self.to_der()?)?), Box::new(algorithm.verifier_from_jwk(&jwk)?))
                 }
                 Algorithm::EdDSA => {
                     let algorithm = EddsaJwsAlgorithm::Eddsa;
-                    (
-                        Box::new(algorithm.signer_from_der(self.to_der()?)?),
-                        Box::new(algorithm.verifier_from_jwk(&jwk)?),
-                    )
+                    (Box::new(algorithm.signer_from_der(self.to_der()?)?), Box::new(algorithm.verifier_from_jwk(&jwk)?))
                 }
             };
-        Ok(Key {
-            kid,
-            algorithm: self.algorithm,
-            public_jwk: Value::Object(public_jwk),
-            signer,
-            verifier,
-        })
+        Ok(Key { kid, algorithm: self.algorithm, public_jwk: Value::Object(public_jwk), signer, verifier })
     }
 }
 
@@ -234,25 +203,20 @@ fn public_members(key: &PKeyRef<impl HasPublic>) -> Result<Map<String, Value>, F
             let key = key.ec_key()?;
             let (mut x, mut y) = (BigNum::new()?, BigNum::new()?);
             let mut context = BigNumContext::new()?;
-            key.public_key()
-                .affine_coordinates(key.group(), &mut x, &mut y, &mut context)?;
+            key.public_key().affine_coordinates(key.group(), &mut x, &mut y, &mut context)?;
             json!({"kty": "EC", "crv": "P-256", "x": encode(&x.to_vec_padded(32)?), "y": encode(&y.to_vec_padded(32)?)})
         }
         Id::ED25519 => json!({"kty": "OKP", "crv": "Ed25519", "x": encode(&key.raw_public_key()?)}),
         _ => return Err(Fault("is neither RSA nor P-256 nor Ed25519".to_owned())),
     };
-    let Value::Object(members) = value else {
-        unreachable!("an object was written above")
-    };
+    let Value::Object(members) = value else { unreachable!("an object was written above") };
     Ok(members)
 }
 
 /// RFC 7638 3: SHA-256 over the required members in lexicographic order.
 fn thumbprint(members: &Map<String, Value>) -> String {
-    let ordered: std::collections::BTreeMap<_, _> = members
-        .iter()
-        .filter(|(name, _)| !["use", "alg", "kid"].contains(&name.as_str()))
-        .collect();
+    let ordered: std::collections::BTreeMap<_, _> =
+        members.iter().filter(|(name, _)| !["use", "alg", "kid"].contains(&name.as_str())).collect();
     let text = serde_json::to_string(&ordered).expect("strings serialise");
     BASE64_URL_SAFE_NO_PAD.encode(openssl::sha::sha256(text.as_bytes()))
 }
@@ -261,9 +225,7 @@ fn check_rsa(rsa: &Rsa<Private>) -> Result<(), Fault> {
     let bits = rsa.n().num_bits();
     if !RSA_BITS.contains(&bits) {
         let (least, most) = RSA_BITS.into_inner();
-        return Err(Fault(format!(
-            "the RSA key has {bits} bits; {least} to {most} are accepted"
-        )));
+        return Err(Fault(format!("the RSA key has {bits} bits; {least} to {most} are accepted")));
     }
     // FIPS 186-5 A.1.1: an odd public exponent above 2^16.
     if rsa.e().num_bits() < 17 || !rsa.e().is_bit_set(0) {
@@ -278,14 +240,10 @@ fn check_rsa(rsa: &Rsa<Private>) -> Result<(), Fault> {
         }
     }
     if !rsa.check_key().unwrap_or(false) {
-        return Err(Fault(
-            "the private and the public half do not belong together".to_owned(),
-        ));
+        return Err(Fault("the private and the public half do not belong together".to_owned()));
     }
     if has_roca_fingerprint(rsa)? {
-        return Err(Fault(
-            "the key was made by a generator with the ROCA weakness (CVE-2017-15361)".to_owned(),
-        ));
+        return Err(Fault("the key was made by a generator with the ROCA weakness (CVE-2017-15361)".to_owned()));
     }
     Ok(())
 }
@@ -327,10 +285,7 @@ mod tests {
     #[test]
     fn every_algorithm_signs_and_verifies_and_shows_no_private_member() {
         for algorithm in [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA] {
-            let key = PrivateKey::generate(algorithm, 2048)
-                .expect("generated")
-                .prepare()
-                .expect("prepared");
+            let key = PrivateKey::generate(algorithm, 2048).expect("generated").prepare().expect("prepared");
 
             let signature = key.sign(b"input").expect("signed");
 
@@ -348,10 +303,7 @@ mod tests {
     fn weak_and_foreign_keys_are_refused() {
         let pem = |rsa: &Rsa<Private>| rsa.private_key_to_pem().expect("PEM");
         let exponent_three = Rsa::generate_with_e(2048, &BigNum::from_u32(3).expect("number")).expect("generated");
-        let ec = PrivateKey::generate(Algorithm::ES256, 0)
-            .expect("generated")
-            .key
-            .private_key_to_pem_pkcs8();
+        let ec = PrivateKey::generate(Algorithm::ES256, 0).expect("generated").key.private_key_to_pem_pkcs8();
         let rsa = Rsa::generate(2048).expect("generated");
         let whole = pem(&rsa);
         let encrypted = rsa.private_key_to_pem_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"word");

@@ -21,16 +21,12 @@ impl MacKey {
         if secret.len() != LENGTH {
             return Err(Fault(format!("the MAC key {kid} has a wrong length")));
         }
-        Ok(Self {
-            kid,
-            key: PKey::hmac(secret)?,
-        })
+        Ok(Self { kid, key: PKey::hmac(secret)? })
     }
 
     /// The tag of `input`.
     pub fn tag(&self, input: &[u8]) -> Result<[u8; LENGTH], Fault> {
         let tag = Signer::new(MessageDigest::sha256(), &self.key)?.sign_oneshot_to_vec(input)?;
-        tag.try_into()
-            .map_err(|_| Fault("HMAC-SHA-256 gave a tag of a wrong length".to_owned()))
+        tag.try_into().map_err(|_| Fault("HMAC-SHA-256 gave a tag of a wrong length".to_owned()))
     }
 }

@@ -127,20 +127,12 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// The key that signs JWTs at `now`.
     pub fn signer(&self, now: DateTime<Utc>) -> Result<Arc<Key>, Error> {
-        self.current()
-            .active(now)
-            .find_map(AnyKey::signing)
-            .cloned()
-            .ok_or(Error::NoSigner)
+        self.current().active(now).find_map(AnyKey::signing).cloned().ok_or(Error::NoSigner)
     }
 
     /// The key that authenticates new opaque refresh tokens at `now`.
     pub fn mac(&self, now: DateTime<Utc>) -> Result<Arc<MacKey>, Error> {
-        self.current()
-            .active(now)
-            .find_map(AnyKey::mac)
-            .cloned()
-            .ok_or(Error::NoSigner)
+        self.current().active(now).find_map(AnyKey::mac).cloned().ok_or(Error::NoSigner)
     }
 
     /// Where the old tokens come from; `None` in a database that was not taken over.
@@ -191,10 +183,7 @@ impl Keyring {
     async fn take(&self, rows: Vec<Model>) {
         let mut members = Vec::new();
         for row in rows {
-            let parsed = self
-                .parsed
-                .try_get_with(row.kid.clone(), async { self.parse(&row) })
-                .await;
+            let parsed = self.parsed.try_get_with(row.kid.clone(), async { self.parse(&row) }).await;
             match parsed {
                 Ok(key) => members.push(Member {
                     key,
@@ -207,11 +196,7 @@ impl Keyring {
             }
         }
         members.sort_by_key(|member| std::cmp::Reverse(member.signing_at));
-        let by_kid = members
-            .iter()
-            .enumerate()
-            .map(|(index, member)| (member.key.kid().to_owned(), index))
-            .collect();
+        let by_kid = members.iter().enumerate().map(|(index, member)| (member.key.kid().to_owned(), index)).collect();
         *self.ring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(Ring { members, by_kid });
     }
 
@@ -220,13 +205,9 @@ impl Keyring {
         if row.purpose == REFRESH {
             return Ok(AnyKey::Mac(Arc::new(MacKey::new(row.kid.clone(), &secret)?)));
         }
-        let algorithm = config::Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == row.algorithm);
+        let algorithm = config::Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == row.algorithm);
         let algorithm = algorithm.ok_or_else(|| Fault(format!("unknown algorithm of key {}", row.kid)))?;
-        Ok(AnyKey::Signing(Arc::new(
-            PrivateKey::from_der(&secret, algorithm)?.prepare()?,
-        )))
+        Ok(AnyKey::Signing(Arc::new(PrivateKey::from_der(&secret, algorithm)?.prepare()?)))
     }
 }
 
@@ -264,11 +245,7 @@ impl Ring {
         let is_active =
             move |member: &&Member| member.signing_at <= now && member.retained_at.is_none_or(|end| end > now);
         let active = self.members.iter().filter(is_active);
-        let oldest_first = self
-            .members
-            .iter()
-            .rev()
-            .filter(move |member| member.gone_at.is_none_or(|end| end > now));
+        let oldest_first = self.members.iter().rev().filter(move |member| member.gone_at.is_none_or(|end| end > now));
         active.chain(oldest_first).map(|member| &member.key)
     }
 
@@ -281,9 +258,6 @@ impl Ring {
 fn render(published: &[&Key]) -> JwkSet {
     let keys: Vec<_> = published.iter().map(|key| &key.public_jwk).collect();
     let body = Bytes::from(serde_json::json!({"keys": keys}).to_string());
-    let etag = format!(
-        "\"{}\"",
-        BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(&body)[..16])
-    );
+    let etag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(&body)[..16]));
     JwkSet { body, etag }
 }

@@ -47,10 +47,7 @@ impl Keyring {
             rendered: Cache::builder().max_capacity(16).build(),
         };
         keyring.require_own(&rows)?;
-        let newest = |purpose| {
-            rows.iter()
-                .find(|row| row.purpose == purpose && row.retained_at.is_none())
-        };
+        let newest = |purpose| rows.iter().find(|row| row.purpose == purpose && row.retained_at.is_none());
         if newest(REFRESH).is_none() {
             keyring.add_mac(now).await?;
         }
@@ -102,10 +99,7 @@ impl Keyring {
     ) -> Result<(), Error> {
         if let Some(waiting) = newest.filter(|newest| newest.signing_at > now) {
             let kid = &waiting.kid;
-            tracing::warn!(
-                key.id = kid,
-                "this key is announced already; another one is added at a later start"
-            );
+            tracing::warn!(key.id = kid, "this key is announced already; another one is added at a later start");
             return Ok(());
         }
         let kid = key.kid()?;
@@ -177,16 +171,7 @@ impl Keyring {
             other => other?,
         }
         let details = Some(serde_json::json!({"kid": kid, "signing_at": signing_at}));
-        audit::record(
-            &tx,
-            now,
-            Event::KeyAdded,
-            Entry {
-                details,
-                ..Entry::default()
-            },
-        )
-        .await?;
+        audit::record(&tx, now, Event::KeyAdded, Entry { details, ..Entry::default() }).await?;
         tx.commit().await?;
         tracing::info!(key.id = kid, signing_at = %signing_at, "a key came into the ring");
         Ok(())
@@ -211,12 +196,9 @@ fn missing_key(rows: &[Model], found: directory::Found, algorithm: Algorithm) ->
         }
         if let Some((other, _)) = missing {
             let (other, path) = (other.display(), path.display());
-            return Err(Fault(format!(
-                "{other}, {path}: one new private key at a time can be imported"
-            )));
+            return Err(Fault(format!("{other}, {path}: one new private key at a time can be imported")));
         }
-        key.require(algorithm)
-            .map_err(|Fault(fault)| Fault(format!("{}: {fault}", path.display())))?;
+        key.require(algorithm).map_err(|Fault(fault)| Fault(format!("{}: {fault}", path.display())))?;
         known.push(kid);
         missing = Some((path, key));
     }

@@ -36,39 +36,22 @@ impl KeyEncryptionKey {
     pub(super) fn seal(&self, kid: &str, plain: &[u8]) -> Result<Vec<u8>, Fault> {
         let nonce: [u8; NONCE] = random::bytes().map_err(|error| Fault(error.to_string()))?;
         let mut tag = [0; TAG];
-        let sealed = encrypt_aead(
-            Cipher::aes_256_gcm(),
-            self.0.as_slice(),
-            Some(&nonce),
-            kid.as_bytes(),
-            plain,
-            &mut tag,
-        )?;
+        let sealed =
+            encrypt_aead(Cipher::aes_256_gcm(), self.0.as_slice(), Some(&nonce), kid.as_bytes(), plain, &mut tag)?;
         Ok([&[VERSION][..], &nonce, &tag, &sealed].concat())
     }
 
     pub(super) fn open(&self, kid: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let damaged = || {
-            Fault(format!(
-                "the sealed key {kid} is damaged or was sealed with another key"
-            ))
-        };
+        let damaged = || Fault(format!("the sealed key {kid} is damaged or was sealed with another key"));
         let (version, rest) = sealed.split_first().ok_or_else(damaged)?;
         if *version != VERSION || rest.len() < NONCE + TAG {
             return Err(damaged());
         }
         let (nonce, rest) = rest.split_at(NONCE);
         let (tag, sealed) = rest.split_at(TAG);
-        decrypt_aead(
-            Cipher::aes_256_gcm(),
-            self.0.as_slice(),
-            Some(nonce),
-            kid.as_bytes(),
-            sealed,
-            tag,
-        )
-        .map(Zeroizing::new)
-        .map_err(|_| damaged())
+        decrypt_aead(Cipher::aes_256_gcm(), self.0.as_slice(), Some(nonce), kid.as_bytes(), sealed, tag)
+            .map(Zeroizing::new)
+            .map_err(|_| damaged())
     }
 }
 

@@ -11,17 +11,12 @@ use crate::entity::signing_key::{COLUMN, Column, Entity, Model};
 
 /// The keys that are not gone at `now`.
 pub(super) async fn live_keys(db: &impl ConnectionTrait, now: DateTime<Utc>) -> Result<Vec<Model>, DbErr> {
-    Entity::find()
-        .filter(COLUMN.gone_at.is_null().or(COLUMN.gone_at.gt(now)))
-        .all(db)
-        .await
+    Entity::find().filter(COLUMN.gone_at.is_null().or(COLUMN.gone_at.gt(now))).all(db).await
 }
 
 /// Adds a key. A unique violation means that another replica added one first.
 pub(super) async fn insert_key(tx: &impl ConnectionTrait, key: Model) -> Result<(), DbErr> {
-    Entity::insert(key.into_active_model())
-        .exec_without_returning(tx)
-        .await?;
+    Entity::insert(key.into_active_model()).exec_without_returning(tx).await?;
     Ok(())
 }
 
@@ -41,9 +36,7 @@ pub(super) async fn retain_key(tx: &impl ConnectionTrait, kid: &str, plan: &Reti
 /// The newest takeover of the old service's database.
 pub(super) async fn adoption(db: &impl ConnectionTrait) -> Result<Option<Adoption>, DbErr> {
     let sql = "SELECT kid, adopted_at FROM adoptions ORDER BY id DESC LIMIT 1";
-    Adoption::find_by_statement(Statement::from_string(db.get_database_backend(), sql))
-        .one(db)
-        .await
+    Adoption::find_by_statement(Statement::from_string(db.get_database_backend(), sql)).one(db).await
 }
 
 /// When a key stops signing, leaves the JWK Set, and is forgotten.

@@ -47,10 +47,7 @@ fn metadata(app: &App) -> Value {
 
 fn answer(request: &Request, document: &Value) -> Response {
     let body = document.to_string();
-    let etag = format!(
-        "\"{}\"",
-        BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(body.as_bytes())[..16])
-    );
+    let etag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(body.as_bytes())[..16]));
     let response = web::json_bytes(poem::http::StatusCode::OK, body);
     public(request, response, &etag, MAX_AGE)
 }

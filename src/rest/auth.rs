@@ -38,10 +38,7 @@ struct UserLogin {
 
 impl poem_openapi::types::Example for UserLogin {
     fn example() -> Self {
-        Self {
-            email: "alice@example.com".to_owned(),
-            password: Password("Str0ng!Passw0rd".to_owned()),
-        }
+        Self { email: "alice@example.com".to_owned(), password: Password("Str0ng!Passw0rd".to_owned()) }
     }
 }
 
@@ -56,10 +53,7 @@ impl Form for Login {
 
     fn read(fields: &mut Fields) -> Result<Self, Faulty> {
         let (email, password) = (fields.email_of_anybody(), fields.password());
-        Ok(Self {
-            email: email?,
-            password: password?,
-        })
+        Ok(Self { email: email?, password: password? })
     }
 }
 
@@ -164,12 +158,8 @@ impl Documented for Refresh {
 
 struct Logout;
 impl Documented for Logout {
-    const CODES: &'static [Code] = &[
-        Code::InvalidTokenType,
-        Code::NotAuthenticated,
-        Code::InvalidAuthScheme,
-        Code::InvalidToken,
-    ];
+    const CODES: &'static [Code] =
+        &[Code::InvalidTokenType, Code::NotAuthenticated, Code::InvalidAuthScheme, Code::InvalidToken];
 }
 
 struct Own;
@@ -198,18 +188,10 @@ impl AuthApi {
     ///
     /// Opens a session and returns its first tokens. `invalid_credentials` for an unknown address, a wrong password, and an inactive
     /// user with a wrong password alike; `user_inactive` only to whoever has the right password.
-    #[oai(
-        path = "/auth/login",
-        method = "post",
-        operation_id = "login_auth_api_v1_auth_login_post"
-    )]
+    #[oai(path = "/auth/login", method = "post", operation_id = "login_auth_api_v1_auth_login_post")]
     async fn login(&self, Data(origin): Data<&Origin>, body: Body<Login>) -> Result<Reply<TokenPair>, Refused<SignIn>> {
         let Body(Login { email, password }) = body;
-        let pair = self
-            .app
-            .accounts
-            .sign_in(email, password, origin, &*self.app.clock)
-            .await?;
+        let pair = self.app.accounts.sign_in(email, password, origin, &*self.app.clock).await?;
         Ok(Reply(pair.into()))
     }
 
@@ -220,11 +202,7 @@ impl AuthApi {
     /// same successor. An older token is taken for stolen: `refresh_reuse_detected`, and the session has ended. That code also
     /// stands for a session that ended otherwise; `token_expired` for one that was not refreshed in time. On 503 the same token
     /// may be sent again.
-    #[oai(
-        path = "/auth/refresh",
-        method = "post",
-        operation_id = "refresh_auth_api_v1_auth_refresh_post"
-    )]
+    #[oai(path = "/auth/refresh", method = "post", operation_id = "refresh_auth_api_v1_auth_refresh_post")]
     async fn refresh(
         &self,
         Data(origin): Data<&Origin>,
@@ -238,11 +216,7 @@ impl AuthApi {
     ///
     /// Ends the session of the refresh token in the Authorization header, also of an older or expired one. Calling it again is 204
     /// too.
-    #[oai(
-        path = "/auth/logout",
-        method = "post",
-        operation_id = "logout_auth_api_v1_auth_logout_post"
-    )]
+    #[oai(path = "/auth/logout", method = "post", operation_id = "logout_auth_api_v1_auth_logout_post")]
     async fn logout(
         &self,
         Data(origin): Data<&Origin>,
@@ -260,11 +234,7 @@ impl AuthApi {
     /// Sign out everywhere
     ///
     /// Ends every session of the user, the one that asks included: its access token is refused from the next request on.
-    #[oai(
-        path = "/auth/logout-all",
-        method = "post",
-        operation_id = "logout_all_auth_api_v1_auth_logout_all_post"
-    )]
+    #[oai(path = "/auth/logout-all", method = "post", operation_id = "logout_all_auth_api_v1_auth_logout_all_post")]
     async fn logout_all(&self, Data(origin): Data<&Origin>, token: AccessToken) -> Result<NoContent, Refused<Own>> {
         let now = self.app.clock.now();
         let caller = self.app.accounts.caller(&token.0, now).await?;
@@ -275,21 +245,12 @@ impl AuthApi {
     /// List the own sessions
     ///
     /// Live ones only, the one seen last first; at most as many as a user may have (50).
-    #[oai(
-        path = "/auth/sessions",
-        method = "get",
-        operation_id = "list_my_sessions_auth_api_v1_auth_sessions_get"
-    )]
+    #[oai(path = "/auth/sessions", method = "get", operation_id = "list_my_sessions_auth_api_v1_auth_sessions_get")]
     async fn list(&self, token: AccessToken) -> Result<Reply<Vec<SessionRead>>, Refused<Own>> {
         let now = self.app.clock.now();
         let caller = self.app.accounts.caller(&token.0, now).await?;
         let sessions = self.app.sessions.list(caller.user.id, now).await?;
-        Ok(Reply(
-            sessions
-                .into_iter()
-                .map(|session| SessionRead::new(session, caller.session_id))
-                .collect(),
-        ))
+        Ok(Reply(sessions.into_iter().map(|session| SessionRead::new(session, caller.session_id)).collect()))
     }
 
     /// End one of the own sessions

@@ -67,10 +67,7 @@ fn scheme(description: &'static str) -> MetaSecurityScheme {
 fn token(request: &Request) -> Result<String, Refusal> {
     // RFC 6750 2: one way of sending a token in a request, and never the query (RFC 9700 4.3.2).
     let query = request.original_uri().query().unwrap_or_default();
-    if query
-        .split('&')
-        .any(|pair| pair == "access_token" || pair.starts_with("access_token="))
-    {
+    if query.split('&').any(|pair| pair == "access_token" || pair.starts_with("access_token=")) {
         return Err(Refusal::Detail(
             StatusCode::BAD_REQUEST,
             "A token belongs in the Authorization header, not in the query",

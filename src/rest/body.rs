@@ -38,28 +38,15 @@ impl<'a, T: Form + Send> ApiExtractor<'a> for Body<T> {
     }
 
     fn request_meta() -> Option<MetaRequest> {
-        let content = vec![MetaMediaType {
-            content_type: "application/json",
-            schema: T::Schema::schema_ref(),
-        }];
-        Some(MetaRequest {
-            description: None,
-            content,
-            required: true,
-        })
+        let content = vec![MetaMediaType { content_type: "application/json", schema: T::Schema::schema_ref() }];
+        Some(MetaRequest { description: None, content, required: true })
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let bytes = body.take()?.into_bytes().await.unwrap_or_default();
-        let content_type = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .map(|value| value.to_str().unwrap_or_default());
+        let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
         let object = object(content_type, &bytes)?;
-        let mut fields = Fields {
-            object,
-            faults: Vec::new(),
-        };
+        let mut fields = Fields { object, faults: Vec::new() };
         match T::read(&mut fields) {
             Ok(form) => Ok(Self(form)),
             Err(Faulty) => Err(Refusal::Faults(fields.faults).into()),
@@ -88,13 +75,7 @@ pub(crate) struct FieldFault {
 impl FieldFault {
     fn new(kind: &str, loc: &[Value], msg: String) -> Self {
         let loc = loc.iter().cloned().map(Any).collect();
-        Self {
-            kind: kind.to_owned(),
-            loc,
-            msg,
-            input: None,
-            ctx: None,
-        }
+        Self { kind: kind.to_owned(), loc, msg, input: None, ctx: None }
     }
 
     fn of(kind: &str, field: &str, msg: String) -> Self {
@@ -122,17 +103,11 @@ impl FieldFault {
     }
 
     fn with_input(self, input: Value) -> Self {
-        Self {
-            input: Some(Any(input)),
-            ..self
-        }
+        Self { input: Some(Any(input)), ..self }
     }
 
     fn with_ctx(self, ctx: Value) -> Self {
-        Self {
-            ctx: Some(Any(ctx)),
-            ..self
-        }
+        Self { ctx: Some(Any(ctx)), ..self }
     }
 }
 
@@ -169,11 +144,8 @@ impl Fields {
             Some(_) => return self.fail(FieldFault::string_type("password")),
             None => return self.missing("password"),
         };
-        let (length, least, most) = (
-            typed.expose_secret().chars().count(),
-            *PASSWORD_LENGTH.start(),
-            *PASSWORD_LENGTH.end(),
-        );
+        let (length, least, most) =
+            (typed.expose_secret().chars().count(), *PASSWORD_LENGTH.start(), *PASSWORD_LENGTH.end());
         if length < least {
             let msg = format!("Value should have at least {least} items after validation, not {length}");
             let ctx = json!({"field_type": "Value", "min_length": least, "actual_length": length});
@@ -199,11 +171,7 @@ impl Fields {
         if typed.chars().count() > FULL_NAME_LENGTH {
             let msg = format!("String should have at most {FULL_NAME_LENGTH} characters");
             let fault = FieldFault::of("string_too_long", "full_name", msg);
-            return self.fail(
-                fault
-                    .with_input(typed.into())
-                    .with_ctx(json!({"max_length": FULL_NAME_LENGTH})),
-            );
+            return self.fail(fault.with_input(typed.into()).with_ctx(json!({"max_length": FULL_NAME_LENGTH})));
         }
         if typed.contains('\0') {
             return self.fail(nul("full_name").with_input(typed.into()));
@@ -216,11 +184,7 @@ impl Fields {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(other) => {
                 let fault = FieldFault::string_type(field);
-                let fault = if is_plain(other) {
-                    fault.with_input(other.clone())
-                } else {
-                    fault
-                };
+                let fault = if is_plain(other) { fault.with_input(other.clone()) } else { fault };
                 self.fail(fault)
             }
             None => self.missing(field),
@@ -258,12 +222,8 @@ fn nul(field: &str) -> FieldFault {
 /// No content type counts as JSON; a form or a text does not.
 fn object(content_type: Option<&str>, bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     let whole = |kind: &str, msg: &str| FieldFault::new(kind, &[json!("body")], msg.to_owned());
-    let not_an_object = || {
-        whole(
-            "model_attributes_type",
-            "Input should be a valid dictionary or object to extract fields from",
-        )
-    };
+    let not_an_object =
+        || whole("model_attributes_type", "Input should be a valid dictionary or object to extract fields from");
     let refuse = |fault| Err(Refusal::Faults(vec![fault]));
     if bytes.is_empty() {
         return refuse(whole("missing", "Field required").with_input(Value::Null));
@@ -272,10 +232,7 @@ fn object(content_type: Option<&str>, bytes: &[u8]) -> Result<Map<String, Value>
         return refuse(not_an_object());
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return Err(Refusal::Detail(
-            StatusCode::BAD_REQUEST,
-            "There was an error parsing the body",
-        ));
+        return Err(Refusal::Detail(StatusCode::BAD_REQUEST, "There was an error parsing the body"));
     };
     match strict::parse(text) {
         Ok(Value::Object(object)) => Ok(object),
@@ -286,11 +243,8 @@ fn object(content_type: Option<&str>, bytes: &[u8]) -> Result<Map<String, Value>
         Ok(other) => refuse(not_an_object().with_input(other)),
         Err(error) => {
             let (offset, reason) = syntax_error(text, &error);
-            let fault = FieldFault::new(
-                "json_invalid",
-                &[json!("body"), json!(offset)],
-                "JSON decode error".to_owned(),
-            );
+            let fault =
+                FieldFault::new("json_invalid", &[json!("body"), json!(offset)], "JSON decode error".to_owned());
             refuse(fault.with_input(json!({})).with_ctx(json!({"error": reason})))
         }
     }
@@ -298,12 +252,7 @@ fn object(content_type: Option<&str>, bytes: &[u8]) -> Result<Map<String, Value>
 
 /// `application/json` or `application/*+json` (RFC 6839 3.1), whatever the parameters.
 fn is_json(content_type: &str) -> bool {
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let Some(("application", subtype)) = essence.split_once('/') else {
         return false;
     };
@@ -312,20 +261,10 @@ fn is_json(content_type: &str) -> bool {
 
 /// Offset in characters and reason, in the words of the seed's parser where it has a word for it.
 fn syntax_error(text: &str, error: &serde_json::Error) -> (usize, &'static str) {
-    let before = text
-        .split_inclusive('\n')
-        .take(error.line().saturating_sub(1))
-        .map(str::len)
-        .sum::<usize>();
+    let before = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
     // The column counts bytes from 1 and stands on the offending one, or behind the last at the end of the text.
-    let column = if error.is_eof() {
-        error.column()
-    } else {
-        error.column().saturating_sub(1)
-    };
-    let offset = text
-        .get(..before + column)
-        .map_or_else(|| text.chars().count(), |text| text.chars().count());
+    let column = if error.is_eof() { error.column() } else { error.column().saturating_sub(1) };
+    let offset = text.get(..before + column).map_or_else(|| text.chars().count(), |text| text.chars().count());
     let message = error.to_string();
     let rows = [
         ("duplicate member", "Duplicate member name"),
@@ -334,10 +273,7 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> (usize, &'static str) 
         ("EOF while parsing a value", "Expecting value"),
         ("EOF while parsing a string", "Unterminated string starting at"),
         ("EOF while parsing", "Expecting ',' delimiter"),
-        (
-            "key must be a string",
-            "Expecting property name enclosed in double quotes",
-        ),
+        ("key must be a string", "Expecting property name enclosed in double quotes"),
         ("trailing comma", "Expecting property name enclosed in double quotes"),
         ("expected `:`", "Expecting ':' delimiter"),
         ("expected `,`", "Expecting ',' delimiter"),
@@ -346,10 +282,7 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> (usize, &'static str) 
         ("surrogate", "Invalid \\uXXXX escape"),
         ("trailing characters", "Extra data"),
     ];
-    let reason = rows
-        .iter()
-        .find(|(ours, _)| message.contains(ours))
-        .map_or("Expecting value", |(_, theirs)| theirs);
+    let reason = rows.iter().find(|(ours, _)| message.contains(ours)).map_or("Expecting value", |(_, theirs)| theirs);
     (offset, reason)
 }
 

@@ -31,11 +31,7 @@ impl Document {
         let bare = service.spec();
         let whole = with_prefix(&bare, prefix);
         let page = |html: String| Page::new(&html.replace(&bare, &whole));
-        Self {
-            swagger: page(service.swagger_ui_html()),
-            redoc: page(service.redoc_html()),
-            json: whole.into(),
-        }
+        Self { swagger: page(service.swagger_ui_html()), redoc: page(service.redoc_html()), json: whole.into() }
     }
 
     /// The document as text.
@@ -81,10 +77,7 @@ pub(crate) fn oauth2_redirect() -> Response {
 impl Page {
     fn new(html: &str) -> Self {
         // ReDoc's fonts: the viewer works without, and a page of ours asks nobody else.
-        let html = match (
-            html.find("<link href=\"https://fonts.googleapis.com"),
-            html.contains("redoc-container"),
-        ) {
+        let html = match (html.find("<link href=\"https://fonts.googleapis.com"), html.contains("redoc-container")) {
             (Some(start), true) => {
                 let end = html[start..].find('>').map_or(start, |end| start + end + 1);
                 format!("{}{}", &html[..start], &html[end..])
@@ -92,12 +85,7 @@ impl Page {
             _ => html.to_owned(),
         };
         let hashes: Vec<String> = scripts(&html)
-            .map(|script| {
-                format!(
-                    "'sha256-{}'",
-                    BASE64_STANDARD.encode(openssl::sha::sha256(script.as_bytes()))
-                )
-            })
+            .map(|script| format!("'sha256-{}'", BASE64_STANDARD.encode(openssl::sha::sha256(script.as_bytes()))))
             .collect();
         let policy = format!(
             "default-src 'none'; script-src {}; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; \
@@ -105,10 +93,7 @@ impl Page {
             hashes.join(" ")
         );
         let policy = HeaderValue::try_from(policy).expect("hashes are printable");
-        Self {
-            html: html.into(),
-            policy,
-        }
+        Self { html: html.into(), policy }
     }
 
     fn response(&self) -> Response {
@@ -158,9 +143,7 @@ fn with_prefix(bare: &str, prefix: &str) -> String {
 
 /// Says what the derive cannot: a field that may be absent may be null, and a password is never sent back.
 fn finish_schemas(document: &mut Value) {
-    let schemas = document
-        .pointer_mut("/components/schemas")
-        .and_then(Value::as_object_mut);
+    let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
     for schema in schemas.into_iter().flat_map(|schemas| schemas.values_mut()) {
         let required = schema["required"].as_array().cloned().unwrap_or_default();
         let properties = schema.get_mut("properties").and_then(Value::as_object_mut);

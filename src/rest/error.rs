@@ -59,22 +59,12 @@ impl Code {
             Self::InvalidToken => (S::UNAUTHORIZED, "invalid_token", "Invalid token"),
             Self::InvalidTokenType => (S::BAD_REQUEST, "invalid_token_type", "Invalid token type."),
             Self::MalformedRefreshToken => (S::BAD_REQUEST, "malformed_refresh_token", "Malformed refresh token."),
-            Self::RefreshReuseDetected => (
-                S::UNAUTHORIZED,
-                "refresh_reuse_detected",
-                "Refresh token reuse detected",
-            ),
+            Self::RefreshReuseDetected => (S::UNAUTHORIZED, "refresh_reuse_detected", "Refresh token reuse detected"),
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
-            Self::TemporarilyUnavailable => (
-                S::SERVICE_UNAVAILABLE,
-                "temporarily_unavailable",
-                "Temporarily unavailable, try again",
-            ),
-            Self::PayloadTooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "payload_too_large",
-                "The request body is too large",
-            ),
+            Self::TemporarilyUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "temporarily_unavailable", "Temporarily unavailable, try again")
+            }
+            Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large", "The request body is too large"),
             Self::InternalError => (S::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error"),
         }
     }
@@ -100,31 +90,19 @@ pub(crate) enum Refusal {
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        Self::Coded {
-            code,
-            message: None,
-            retry_after: None,
-        }
+        Self::Coded { code, message: None, retry_after: None }
     }
 }
 
 impl Refusal {
     /// Trouble of ours: the same request may be sent again.
     fn unavailable() -> Self {
-        Self::Coded {
-            code: Code::TemporarilyUnavailable,
-            message: None,
-            retry_after: Some(1),
-        }
+        Self::Coded { code: Code::TemporarilyUnavailable, message: None, retry_after: Some(1) }
     }
 
     pub(crate) fn into_response(self) -> Response {
         let (code, message, retry_after) = match self {
-            Self::Coded {
-                code,
-                message,
-                retry_after,
-            } => (code, message, retry_after),
+            Self::Coded { code, message, retry_after } => (code, message, retry_after),
             Self::Faults(faults) => {
                 return web::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({"detail": faults.to_json()}));
             }
@@ -153,11 +131,9 @@ impl From<Refusal> for poem::Error {
 impl From<tokens::Error> for Refusal {
     fn from(error: tokens::Error) -> Self {
         match error {
-            tokens::Error::Invalid(text) => Self::Coded {
-                code: Code::InvalidToken,
-                message: Some(text.into()),
-                retry_after: None,
-            },
+            tokens::Error::Invalid(text) => {
+                Self::Coded { code: Code::InvalidToken, message: Some(text.into()), retry_after: None }
+            }
             tokens::Error::Expired => Code::TokenExpired.into(),
             tokens::Error::WrongKind => Code::InvalidTokenType.into(),
             tokens::Error::Malformed => Code::MalformedRefreshToken.into(),
@@ -176,11 +152,9 @@ impl From<sessions::Error> for Refusal {
                 Code::RefreshReuseDetected.into()
             }
             sessions::Error::Expired => Code::TokenExpired.into(),
-            sessions::Error::RateLimited { retry_after } => Self::Coded {
-                code: Code::RateLimited,
-                message: None,
-                retry_after: Some(retry_after),
-            },
+            sessions::Error::RateLimited { retry_after } => {
+                Self::Coded { code: Code::RateLimited, message: None, retry_after: Some(retry_after) }
+            }
             sessions::Error::NotFound => Code::SessionNotFound.into(),
             sessions::Error::Token(error) => error.into(),
             sessions::Error::Contended => {
@@ -196,31 +170,21 @@ impl From<accounts::Error> for Refusal {
     fn from(error: accounts::Error) -> Self {
         match error {
             accounts::Error::EmailTaken => Code::EmailTaken.into(),
-            accounts::Error::PasswordRefused(reason) => Self::Faults(vec![FieldFault::value_error(
-                "password",
-                "value is not an acceptable password",
-                &reason,
-            )]),
+            accounts::Error::PasswordRefused(reason) => {
+                Self::Faults(vec![FieldFault::value_error("password", "value is not an acceptable password", &reason)])
+            }
             accounts::Error::InvalidCredentials => Code::InvalidCredentials.into(),
             accounts::Error::Inactive => Code::UserInactive.into(),
             accounts::Error::NotFound => Code::UserNotFound.into(),
             accounts::Error::SessionEnded => {
                 let message = Some("The session has ended".into());
-                Self::Coded {
-                    code: Code::InvalidToken,
-                    message,
-                    retry_after: None,
-                }
+                Self::Coded { code: Code::InvalidToken, message, retry_after: None }
             }
             accounts::Error::Session(error) => error.into(),
             accounts::Error::Token(error) => error.into(),
             accounts::Error::Password(error) => {
                 tracing::warn!(error = %error, "a password was not hashed");
-                Self::Coded {
-                    code: Code::TemporarilyUnavailable,
-                    message: None,
-                    retry_after: Some(2),
-                }
+                Self::Coded { code: Code::TemporarilyUnavailable, message: None, retry_after: Some(2) }
             }
             accounts::Error::Random(error) => {
                 tracing::error!(error = %error, "no random bytes");
@@ -300,16 +264,11 @@ impl<D: Documented> ApiResponse for Refused<D> {
         let mut codes: Vec<Code> = D::CODES.iter().chain(&COMMON).copied().collect();
         codes.sort_by_key(|code| (code.row().0, *code));
         codes.dedup();
-        let mut responses: Vec<MetaResponse> = codes
-            .chunk_by(|a, b| a.row().0 == b.row().0)
-            .map(coded_response)
-            .collect();
+        let mut responses: Vec<MetaResponse> =
+            codes.chunk_by(|a, b| a.row().0 == b.row().0).map(coded_response).collect();
         for (status, text) in DETAILS {
             let example = json!({"detail": text});
-            match responses
-                .iter_mut()
-                .find(|response| response.status == Some(status.as_u16()))
-            {
+            match responses.iter_mut().find(|response| response.status == Some(status.as_u16())) {
                 Some(response) => {
                     let domain = response.content[0].schema.clone();
                     response.content[0].schema = MetaSchemaRef::Inline(Box::new(MetaSchema {
@@ -317,23 +276,13 @@ impl<D: Documented> ApiResponse for Refused<D> {
                         ..MetaSchema::ANY
                     }));
                 }
-                None => responses.push(response(
-                    status,
-                    leak(format!("`{text}`")),
-                    Detail::schema_ref(),
-                    example,
-                )),
+                None => responses.push(response(status, leak(format!("`{text}`")), Detail::schema_ref(), example)),
             }
         }
         if D::HAS_FIELDS {
             let example = json!({"detail": [FieldFault::missing("email").to_json()]});
             let schema = ValidationError::schema_ref();
-            responses.push(response(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "Every faulty field",
-                schema,
-                example,
-            ));
+            responses.push(response(StatusCode::UNPROCESSABLE_ENTITY, "Every faulty field", schema, example));
         }
         responses.sort_by_key(|response| response.status);
         MetaResponses { responses }
@@ -348,10 +297,7 @@ impl<D: Documented> ApiResponse for Refused<D> {
 
 fn coded_response(codes: &[Code]) -> MetaResponse {
     let (status, name, message) = codes[0].row();
-    let lines: Vec<String> = codes
-        .iter()
-        .map(|code| format!("`{}`: {}", code.row().1, code.row().2))
-        .collect();
+    let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}", code.row().1, code.row().2)).collect();
     let example = json!({"error": {"code": name, "message": message}});
     let mut documented = response(status, leak(lines.join("; ")), ErrorBody::schema_ref(), example);
     let header = |name: &str, description: &str| MetaHeader {
@@ -364,10 +310,7 @@ fn coded_response(codes: &[Code]) -> MetaResponse {
     match status {
         StatusCode::UNAUTHORIZED => documented.headers.push(header("WWW-Authenticate", "Always `Bearer`")),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            documented.headers.push(header(
-                "Retry-After",
-                "Seconds until the same request may be sent again",
-            ));
+            documented.headers.push(header("Retry-After", "Seconds until the same request may be sent again"));
         }
         _ => {}
     }
@@ -380,19 +323,13 @@ fn response(
     schema: MetaSchemaRef,
     example: serde_json::Value,
 ) -> MetaResponse {
-    let schema = MetaSchemaRef::Inline(Box::new(MetaSchema {
-        all_of: vec![schema],
-        example: Some(example),
-        ..MetaSchema::ANY
-    }));
+    let schema =
+        MetaSchemaRef::Inline(Box::new(MetaSchema { all_of: vec![schema], example: Some(example), ..MetaSchema::ANY }));
     MetaResponse {
         description,
         status: Some(status.as_u16()),
         status_range: None,
-        content: vec![MetaMediaType {
-            content_type: "application/json",
-            schema,
-        }],
+        content: vec![MetaMediaType { content_type: "application/json", schema }],
         headers: Vec::new(),
     }
 }

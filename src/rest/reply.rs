@@ -21,13 +21,8 @@ impl<T: ToJSON, const STATUS: u16> IntoResponse for Reply<T, STATUS> {
 
 impl<T: ToJSON, const STATUS: u16> ApiResponse for Reply<T, STATUS> {
     fn meta() -> MetaResponses {
-        let content = vec![MetaMediaType {
-            content_type: "application/json",
-            schema: T::schema_ref(),
-        }];
-        MetaResponses {
-            responses: vec![meta(STATUS, content)],
-        }
+        let content = vec![MetaMediaType { content_type: "application/json", schema: T::schema_ref() }];
+        MetaResponses { responses: vec![meta(STATUS, content)] }
     }
 
     fn register(registry: &mut Registry) {
@@ -42,9 +37,7 @@ impl<const HAS_TYPE: bool> IntoResponse for NoContent<HAS_TYPE> {
     fn into_response(self) -> Response {
         let mut response = StatusCode::NO_CONTENT.into_response();
         if HAS_TYPE {
-            response
-                .headers_mut()
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         response
     }
@@ -52,9 +45,7 @@ impl<const HAS_TYPE: bool> IntoResponse for NoContent<HAS_TYPE> {
 
 impl<const HAS_TYPE: bool> ApiResponse for NoContent<HAS_TYPE> {
     fn meta() -> MetaResponses {
-        MetaResponses {
-            responses: vec![meta(204, Vec::new())],
-        }
+        MetaResponses { responses: vec![meta(204, Vec::new())] }
     }
 
     fn register(_: &mut Registry) {}
@@ -62,13 +53,7 @@ impl<const HAS_TYPE: bool> ApiResponse for NoContent<HAS_TYPE> {
 
 fn meta(status: u16, content: Vec<MetaMediaType>) -> MetaResponse {
     let description = if status == 204 { "Done" } else { "OK" };
-    MetaResponse {
-        description,
-        status: Some(status),
-        status_range: None,
-        content,
-        headers: Vec::new(),
-    }
+    MetaResponse { description, status: Some(status), status_range: None, content, headers: Vec::new() }
 }
 
 fn status(code: u16) -> StatusCode {
@@ -81,11 +66,7 @@ pub(super) struct Timestamp(pub(super) DateTime<Utc>);
 
 impl Timestamp {
     fn text(self) -> String {
-        let format = if self.0.timestamp_subsec_micros() == 0 {
-            SecondsFormat::Secs
-        } else {
-            SecondsFormat::Micros
-        };
+        let format = if self.0.timestamp_subsec_micros() == 0 { SecondsFormat::Secs } else { SecondsFormat::Micros };
         self.0.to_rfc3339_opts(format, true)
     }
 }
@@ -115,9 +96,7 @@ impl Type for Timestamp {
 
 impl ParseFromJSON for Timestamp {
     fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
-        DateTime::parse_from_json(value)
-            .map(Self)
-            .map_err(ParseError::propagate)
+        DateTime::parse_from_json(value).map(Self).map_err(ParseError::propagate)
     }
 }
 
@@ -133,10 +112,7 @@ mod tests {
 
     #[test]
     fn times_have_six_digits_or_none() {
-        let rows = [
-            (0, "2025-01-01T00:00:00Z"),
-            (500_000_000, "2025-01-01T00:00:00.500000Z"),
-        ];
+        let rows = [(0, "2025-01-01T00:00:00Z"), (500_000_000, "2025-01-01T00:00:00.500000Z")];
         for (nanos, expected) in rows {
             let time = DateTime::from_timestamp(1_735_689_600, nanos).expect("a time");
             assert_eq!(Timestamp(time).text(), expected);

@@ -49,11 +49,7 @@ impl Form for Registration {
 
     fn read(fields: &mut Fields) -> Result<Self, Faulty> {
         let (email, password, full_name) = (fields.email(), fields.password(), fields.full_name());
-        Ok(Self {
-            email: email?,
-            password: password?,
-            full_name: full_name?,
-        })
+        Ok(Self { email: email?, password: password?, full_name: full_name? })
     }
 }
 
@@ -118,11 +114,7 @@ impl UsersApi {
     ///
     /// Creates an active account. No tokens are issued: sign in afterwards. The address is unique regardless of case; among the
     /// faults of 422 are common and guessable passwords. `email_taken` when the address has an account.
-    #[oai(
-        path = "/users/register",
-        method = "post",
-        operation_id = "register_user_auth_api_v1_users_register_post"
-    )]
+    #[oai(path = "/users/register", method = "post", operation_id = "register_user_auth_api_v1_users_register_post")]
     async fn register(
         &self,
         Data(origin): Data<&Origin>,

@@ -21,22 +21,14 @@ impl Sessions {
         if family.revoked_at.is_some() || family.proven_generation(&token).is_none() {
             return Ok(());
         }
-        self.end(family.user_id, family.session_id, origin, now)
-            .await
-            .map(|_| ())
+        self.end(family.user_id, family.session_id, origin, now).await.map(|_| ())
     }
 
     /// Ends one live session of the user.
     pub async fn end_own(&self, user_id: i64, id: Uuid, origin: &Origin, now: DateTime<Utc>) -> Result<(), Error> {
-        let is_listed = store::live_sessions(self.db.reader(), user_id, now)
-            .await?
-            .iter()
-            .any(|session| session.id == id);
-        if is_listed && self.end(user_id, id, origin, now).await? {
-            Ok(())
-        } else {
-            Err(Error::NotFound)
-        }
+        let is_listed =
+            store::live_sessions(self.db.reader(), user_id, now).await?.iter().any(|session| session.id == id);
+        if is_listed && self.end(user_id, id, origin, now).await? { Ok(()) } else { Err(Error::NotFound) }
     }
 
     /// Ends every session of a user within the caller's transaction, which holds the user's row.
@@ -54,12 +46,7 @@ impl Sessions {
         let tx = self.db.begin().await?;
         let has_ended = store::end_session(&tx, id, Reason::UserLogout, now).await?;
         if has_ended {
-            let entry = Entry {
-                user_id: Some(user_id),
-                session_id: Some(id),
-                origin: Some(origin),
-                details: None,
-            };
+            let entry = Entry { user_id: Some(user_id), session_id: Some(id), origin: Some(origin), details: None };
             audit::record(&tx, now, Event::LoggedOut, entry).await?;
         }
         tx.commit().await?;

@@ -113,11 +113,7 @@ mod tests {
     }
 
     fn old_token(family: &Family, hash: [u8; 32]) -> RefreshClaims {
-        RefreshClaims {
-            generation: None,
-            legacy_hash: Some(hash),
-            ..token(family, 0)
-        }
+        RefreshClaims { generation: None, legacy_hash: Some(hash), ..token(family, 0) }
     }
 
     #[test]
@@ -125,51 +121,17 @@ mod tests {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let window = TimeDelta::seconds(30);
         let live = family(now);
-        let ended = Family {
-            revoked_at: Some(now),
-            ..family(now)
-        };
-        let inactive = Family {
-            is_active: false,
-            ..family(now)
-        };
-        let idle = Family {
-            idle_end: now,
-            ..family(now)
-        };
-        let old = Family {
-            absolute_end: now,
-            ..family(now)
-        };
-        let late = Family {
-            rotated_at: now - window,
-            ..family(now)
-        };
-        let foreign = RefreshClaims {
-            jti: Some(Uuid::from_u128(9)),
-            ..token(&live, 5)
-        };
-        let other_session = RefreshClaims {
-            session_id: Some(Uuid::from_u128(9)),
-            ..token(&live, 5)
-        };
-        let taken_over = Family {
-            generation: 0,
-            legacy_hash: Some(vec![1; 32]),
-            ..family(now)
-        };
-        let taken_over_and_rotated = Family {
-            generation: 1,
-            ..taken_over.clone()
-        };
+        let ended = Family { revoked_at: Some(now), ..family(now) };
+        let inactive = Family { is_active: false, ..family(now) };
+        let idle = Family { idle_end: now, ..family(now) };
+        let old = Family { absolute_end: now, ..family(now) };
+        let late = Family { rotated_at: now - window, ..family(now) };
+        let foreign = RefreshClaims { jti: Some(Uuid::from_u128(9)), ..token(&live, 5) };
+        let other_session = RefreshClaims { session_id: Some(Uuid::from_u128(9)), ..token(&live, 5) };
+        let taken_over = Family { generation: 0, legacy_hash: Some(vec![1; 32]), ..family(now) };
+        let taken_over_and_rotated = Family { generation: 1, ..taken_over.clone() };
         let rows = [
-            (
-                "old token that was good",
-                &taken_over,
-                old_token(&taken_over, [1; 32]),
-                window,
-                State::Rotate,
-            ),
+            ("old token that was good", &taken_over, old_token(&taken_over, [1; 32]), window, State::Rotate),
             (
                 "old token that was good, again",
                 &taken_over_and_rotated,
@@ -177,62 +139,20 @@ mod tests {
                 window,
                 State::Retry,
             ),
-            (
-                "older token of the old service",
-                &taken_over,
-                old_token(&taken_over, [2; 32]),
-                window,
-                State::Theft,
-            ),
-            (
-                "old token of a family of ours",
-                &live,
-                old_token(&live, [1; 32]),
-                window,
-                State::Dead,
-            ),
+            ("older token of the old service", &taken_over, old_token(&taken_over, [2; 32]), window, State::Theft),
+            ("old token of a family of ours", &live, old_token(&live, [1; 32]), window, State::Dead),
             ("newest", &live, token(&live, 5), window, State::Rotate),
             ("one before, in time", &live, token(&live, 4), window, State::Retry),
-            (
-                "one before, exactly at the end of the window",
-                &late,
-                token(&live, 4),
-                window,
-                State::Theft,
-            ),
-            (
-                "one before, strict",
-                &live,
-                token(&live, 4),
-                TimeDelta::zero(),
-                State::Theft,
-            ),
+            ("one before, exactly at the end of the window", &late, token(&live, 4), window, State::Theft),
+            ("one before, strict", &live, token(&live, 4), TimeDelta::zero(), State::Theft),
             ("two before, in time", &live, token(&live, 3), window, State::Theft),
             ("first", &live, token(&live, 0), window, State::Theft),
             ("newer", &live, token(&live, 6), window, State::Future),
             ("negative", &live, token(&live, -1), window, State::Dead),
             ("forged jti", &live, foreign, window, State::Dead),
             ("other session", &live, other_session, window, State::Dead),
-            (
-                "no jti",
-                &live,
-                RefreshClaims {
-                    jti: None,
-                    ..token(&live, 5)
-                },
-                window,
-                State::Dead,
-            ),
-            (
-                "no generation",
-                &live,
-                RefreshClaims {
-                    generation: None,
-                    ..token(&live, 5)
-                },
-                window,
-                State::Dead,
-            ),
+            ("no jti", &live, RefreshClaims { jti: None, ..token(&live, 5) }, window, State::Dead),
+            ("no generation", &live, RefreshClaims { generation: None, ..token(&live, 5) }, window, State::Dead),
             ("ended, newest", &ended, token(&live, 5), window, State::Dead),
             ("ended, older", &ended, token(&live, 1), window, State::Dead),
             ("inactive", &inactive, token(&live, 5), window, State::Dead),

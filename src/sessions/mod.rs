@@ -124,18 +124,9 @@ impl Sessions {
     /// Reads its settings from the configuration.
     #[must_use]
     pub fn new(db: Db, tokens: Tokens, config: &Config) -> Self {
-        let limit = config
-            .limits
-            .enabled
-            .then(|| limit::PerSession::new(config.limits.refreshes_per_minute));
+        let limit = config.limits.enabled.then(|| limit::PerSession::new(config.limits.refreshes_per_minute));
         let retention = TimeDelta::days(config.cleanup.retention_days);
-        Self {
-            db,
-            tokens,
-            settings: config.refresh.clone(),
-            retention,
-            limit,
-        }
+        Self { db, tokens, settings: config.refresh.clone(), retention, limit }
     }
 
     /// Lists the user's live sessions, the one seen last first.

@@ -34,11 +34,7 @@ impl Sessions {
     ) -> Result<Opened, Error> {
         for id in store::sessions_beyond_cap(tx, user_id, self.settings.max_sessions_per_user, now).await? {
             store::end_session(tx, id, Reason::SessionCap, now).await?;
-            let entry = Entry {
-                user_id: Some(user_id),
-                session_id: Some(id),
-                ..Entry::default()
-            };
+            let entry = Entry { user_id: Some(user_id), session_id: Some(id), ..Entry::default() };
             audit::record(tx, now, Event::SessionCapReached, entry).await?;
         }
         let absolute_end = now + TimeDelta::seconds(self.settings.absolute_ttl_seconds);

@@ -74,13 +74,7 @@ impl Sessions {
                 return Err(self.end_for(family, token, Error::Reused, origin, now).await);
             }
             let details = Some(serde_json::json!({"context_mismatch": true, "generation": token.generation}));
-            let noted = audit::record(
-                self.db.writer(),
-                now,
-                Event::RefreshRetry,
-                entry(family, origin, details),
-            )
-            .await;
+            let noted = audit::record(self.db.writer(), now, Event::RefreshRetry, entry(family, origin, details)).await;
             if let Err(error) = noted {
                 tracing::warn!(error = %error, "a refresh retry was not noted");
             }
@@ -121,10 +115,5 @@ impl Sessions {
 }
 
 fn entry<'a>(family: &Family, origin: &'a Origin, details: Option<serde_json::Value>) -> Entry<'a> {
-    Entry {
-        user_id: Some(family.user_id),
-        session_id: Some(family.session_id),
-        origin: Some(origin),
-        details,
-    }
+    Entry { user_id: Some(family.user_id), session_id: Some(family.session_id), origin: Some(origin), details }
 }

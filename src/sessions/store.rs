@@ -36,9 +36,7 @@ pub(super) struct Family {
 
 impl std::fmt::Debug for Family {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Family")
-            .field("family_id", &self.family_id)
-            .finish_non_exhaustive()
+        f.debug_struct("Family").field("family_id", &self.family_id).finish_non_exhaustive()
     }
 }
 
@@ -95,13 +93,7 @@ pub(super) async fn take_refresh(
         WHERE family_id = $1 AND generation = $2 AND revoked_at IS NULL AND absolute_end > $4 AND idle_end > $4 \
         AND EXISTS (SELECT 1 FROM users u WHERE u.id = refresh_tokens.user_id AND u.is_active) \
         RETURNING rotated_at, idle_end";
-    let values = [
-        family.family_id.into(),
-        family.generation.into(),
-        key_id.into(),
-        now.into(),
-        idle_end.into(),
-    ];
+    let values = [family.family_id.into(), family.generation.into(), key_id.into(), now.into(), idle_end.into()];
     Step::find_by_statement(statement(db, SQL, values)).one(db).await
 }
 
@@ -150,9 +142,7 @@ pub(super) async fn live_sessions(
          FROM auth_sessions s JOIN refresh_tokens r ON r.session_id = s.id WHERE {LIVE} \
          ORDER BY r.rotated_at DESC, s.created_at DESC, s.id"
     );
-    Session::find_by_statement(statement(db, &sql, [user_id.into(), now.into()]))
-        .all(db)
-        .await
+    Session::find_by_statement(statement(db, &sql, [user_id.into(), now.into()])).all(db).await
 }
 
 /// The least recently seen live sessions, so many that one more fits under the cap.
@@ -163,12 +153,7 @@ pub(super) async fn sessions_beyond_cap(
     now: DateTime<Utc>,
 ) -> Result<Vec<Uuid>, DbErr> {
     let kept = usize::try_from(cap.saturating_sub(1)).unwrap_or(usize::MAX);
-    Ok(live_sessions(tx, user_id, now)
-        .await?
-        .into_iter()
-        .skip(kept)
-        .map(|session| session.id)
-        .collect())
+    Ok(live_sessions(tx, user_id, now).await?.into_iter().skip(kept).map(|session| session.id).collect())
 }
 
 /// Ends one session, then its families. Returns false when it had ended already.
@@ -206,8 +191,7 @@ pub(super) async fn end_sessions_of(
         let sql = format!(
             "UPDATE {table} SET revoked_at = $2, revoked_reason = $3 WHERE user_id = $1 AND revoked_at IS NULL"
         );
-        tx.execute_raw(statement(tx, &sql, [user_id.into(), now.into(), reason.label().into()]))
-            .await?;
+        tx.execute_raw(statement(tx, &sql, [user_id.into(), now.into(), reason.label().into()])).await?;
     }
     Ok(())
 }
@@ -218,11 +202,7 @@ pub(super) async fn try_sweep_lock(tx: &impl ConnectionTrait) -> Result<bool, Db
         return Ok(true);
     }
     // The bytes of "authswee".
-    let lock = statement(
-        tx,
-        "SELECT pg_try_advisory_xact_lock($1)",
-        [0x6175_7468_7377_6565_i64.into()],
-    );
+    let lock = statement(tx, "SELECT pg_try_advisory_xact_lock($1)", [0x6175_7468_7377_6565_i64.into()]);
     let row = tx.query_one_raw(lock).await?;
     row.map_or(Ok(false), |row| row.try_get_by_index(0))
 }
@@ -236,9 +216,7 @@ pub(super) async fn rows_from(
     const SQL: &str = "SELECT session_id, idle_end, absolute_end, revoked_at FROM refresh_tokens \
         WHERE session_id > $1 ORDER BY session_id LIMIT $2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = Ends::find_by_statement(statement(tx, SQL, [cursor.into(), limit.into()]))
-        .all(tx)
-        .await?;
+    let rows = Ends::find_by_statement(statement(tx, SQL, [cursor.into(), limit.into()])).all(tx).await?;
     let is_last = i64::try_from(rows.len()).is_ok_and(|length| length < limit);
     let next = rows.last().filter(|_| !is_last).map(|row| row.session_id);
     Ok((rows, next))
@@ -247,10 +225,7 @@ pub(super) async fn rows_from(
 /// Deletes sessions; their families go with them.
 pub(super) async fn delete_sessions(tx: &impl ConnectionTrait, ids: Vec<Uuid>) -> Result<(), DbErr> {
     if !ids.is_empty() {
-        auth_session::Entity::delete_many()
-            .filter(auth_session::COLUMN.id.is_in(ids))
-            .exec(tx)
-            .await?;
+        auth_session::Entity::delete_many().filter(auth_session::COLUMN.id.is_in(ids)).exec(tx).await?;
     }
     Ok(())
 }

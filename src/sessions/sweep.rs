@@ -21,11 +21,8 @@ impl Sessions {
                 break;
             }
             let (rows, last) = store::rows_from(&tx, cursor, BATCH).await?;
-            let over: Vec<Uuid> = rows
-                .iter()
-                .filter(|row| row.ended_at() + self.retention <= now)
-                .map(|row| row.session_id)
-                .collect();
+            let over: Vec<Uuid> =
+                rows.iter().filter(|row| row.ended_at() + self.retention <= now).map(|row| row.session_id).collect();
             deleted += over.len();
             store::delete_sessions(&tx, over).await?;
             tx.commit().await?;

@@ -33,12 +33,7 @@ impl Tokens {
 
     /// Depends on nothing but its arguments, so that a retry gets the same bytes.
     pub(super) fn refresh(&self, signer: &Key, grant: &Grant, refresh: &RefreshGrant) -> Result<SecretString, Error> {
-        let mut claims = self.common(
-            grant,
-            &self.settings.refresh_type,
-            refresh.issued_at,
-            refresh.expires_at,
-        );
+        let mut claims = self.common(grant, &self.settings.refresh_type, refresh.issued_at, refresh.expires_at);
         claims.insert("fam".to_owned(), json!(refresh.family_id));
         claims.insert("jti".to_owned(), json!(refresh.jti));
         claims.insert("gen".to_owned(), json!(refresh.generation));

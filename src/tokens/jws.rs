@@ -42,16 +42,11 @@ impl<'a> Unverified<'a> {
         }
         let header = object(header).ok_or(Error::Invalid("Invalid header"))?;
         // RFC 8725 3.10, RFC 7515 4.1.11: nothing that names or brings a key, no extension that we would have to understand.
-        if header
-            .keys()
-            .any(|name| !["alg", "typ", "kid"].contains(&name.as_str()))
-        {
+        if header.keys().any(|name| !["alg", "typ", "kid"].contains(&name.as_str())) {
             return Err(Error::Invalid("The header has a parameter that is not allowed"));
         }
         let text = |name: &str| header.get(name).and_then(Value::as_str).map(str::to_owned);
-        let typ = text("typ")
-            .ok_or(Error::Invalid("The header has no typ"))?
-            .to_ascii_lowercase();
+        let typ = text("typ").ok_or(Error::Invalid("The header has no typ"))?.to_ascii_lowercase();
         Ok(Self {
             input,
             payload,
@@ -60,10 +55,7 @@ impl<'a> Unverified<'a> {
                 .map_err(|_| Error::Invalid("Invalid signature encoding"))?,
             algorithm: text("alg").ok_or(Error::Invalid("The specified alg value is not allowed"))?,
             media_type: typ.strip_prefix("application/").unwrap_or(&typ).to_owned(),
-            kid: header
-                .contains_key("kid")
-                .then(|| text("kid").ok_or(Error::Invalid("Invalid kid")))
-                .transpose()?,
+            kid: header.contains_key("kid").then(|| text("kid").ok_or(Error::Invalid("Invalid kid"))).transpose()?,
         })
     }
 
@@ -81,22 +73,14 @@ impl<'a> Unverified<'a> {
             return Err(Error::Invalid("Signature verification failed"));
         }
         let claims = object(self.payload).ok_or(Error::Invalid("Invalid payload"))?;
-        Ok(Token {
-            media_type: self.media_type,
-            claims,
-        })
+        Ok(Token { media_type: self.media_type, claims })
     }
 }
 
 /// Signs `claims` as a token of `kind`.
 pub(super) fn sign(key: &Key, kind: Kind, claims: &Map<String, Value>) -> Result<SecretString, Error> {
     // The kid is base64url and the other two are constants: nothing needs escaping.
-    let header = format!(
-        r#"{{"alg":"{}","typ":"{}","kid":"{}"}}"#,
-        key.algorithm.name(),
-        kind.media_type(),
-        key.kid
-    );
+    let header = format!(r#"{{"alg":"{}","typ":"{}","kid":"{}"}}"#, key.algorithm.name(), kind.media_type(), key.kid);
     let payload = serde_json::to_vec(claims).expect("a map of JSON values serialises");
     let mut token = BASE64_URL_SAFE_NO_PAD.encode(header);
     token.push('.');

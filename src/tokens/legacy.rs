@@ -22,11 +22,7 @@ impl Tokens {
             return Err(Error::Invalid("The token was issued after the takeover"));
         }
         let session_id = uuid(&token.claims, "sid").ok_or(Error::Invalid("The sid claim is missing or invalid"))?;
-        Ok(AccessClaims {
-            user_id: user_id(&token.claims)?,
-            subject: None,
-            session_id,
-        })
+        Ok(AccessClaims { user_id: user_id(&token.claims)?, subject: None, session_id })
     }
 
     /// An old refresh token is known by its hash: its family's row keeps that of the only one that was still good.
@@ -48,10 +44,6 @@ impl Tokens {
         if token.media_type != "jwt" {
             return Err(Error::Invalid("The typ of the token is not allowed"));
         }
-        if text(&token.claims, &self.settings.type_claim) == Some(expected) {
-            Ok(())
-        } else {
-            Err(Error::WrongKind)
-        }
+        if text(&token.claims, &self.settings.type_claim) == Some(expected) { Ok(()) } else { Err(Error::WrongKind) }
     }
 }

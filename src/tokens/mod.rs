@@ -125,11 +125,7 @@ impl Tokens {
     #[must_use]
     pub fn new(keyring: Arc<Keyring>, config: &Config) -> Self {
         let issuer = config.server.issuer();
-        let audience = if config.tokens.audience.is_empty() {
-            issuer.clone()
-        } else {
-            config.tokens.audience.clone()
-        };
+        let audience = if config.tokens.audience.is_empty() { issuer.clone() } else { config.tokens.audience.clone() };
         let refresh_audience = format!("{issuer}{}/auth/refresh", config.server.api_prefix);
         Self {
             keyring,
@@ -158,9 +154,7 @@ impl Tokens {
     /// Issues both tokens of an answer.
     pub async fn pair(&self, grant: &Grant, refresh: &RefreshGrant, now: DateTime<Utc>) -> Result<Pair, Error> {
         let signer = self.keyring.signer(now)?;
-        let expires_at = grant
-            .absolute_end
-            .min(now + TimeDelta::seconds(self.settings.access_ttl_seconds));
+        let expires_at = grant.absolute_end.min(now + TimeDelta::seconds(self.settings.access_ttl_seconds));
         Ok(Pair {
             access: self.access(&signer, grant, now, expires_at)?,
             refresh: match self.keyring.find(&refresh.key_id, now).await {

@@ -29,16 +29,9 @@ pub(super) struct Unverified([u8; BODY + TAG]);
 impl Unverified {
     pub(super) fn parse(token: &str) -> Result<Self, Error> {
         let text = token.strip_prefix(PREFIX).unwrap_or_default();
-        let bytes = BASE64_URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok());
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
         let bytes: [u8; BODY + TAG] = bytes.ok_or(Error::Invalid("Invalid refresh token"))?;
-        if bytes[0] == VERSION {
-            Ok(Self(bytes))
-        } else {
-            Err(Error::Invalid("Invalid refresh token"))
-        }
+        if bytes[0] == VERSION { Ok(Self(bytes)) } else { Err(Error::Invalid("Invalid refresh token")) }
     }
 
     pub(super) fn kid(&self) -> String {
@@ -66,14 +59,7 @@ impl Unverified {
 pub(super) fn issue(key: &MacKey, refresh: &RefreshGrant) -> Result<SecretString, Error> {
     let kid = BASE64_URL_SAFE_NO_PAD.decode(&key.kid).unwrap_or_default();
     let generation = refresh.generation.to_be_bytes();
-    let body = [
-        &[VERSION][..],
-        &kid,
-        refresh.family_id.as_bytes(),
-        &generation,
-        refresh.jti.as_bytes(),
-    ]
-    .concat();
+    let body = [&[VERSION][..], &kid, refresh.family_id.as_bytes(), &generation, refresh.jti.as_bytes()].concat();
     let tag = key.tag(&body).map_err(keys::Error::from)?;
     Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([&body[..], &tag].concat())).into())
 }

@@ -108,11 +108,7 @@ impl Tokens {
             Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(audience)),
             _ => false,
         };
-        if is_ours {
-            Ok(())
-        } else {
-            Err(Error::Invalid("Invalid audience"))
-        }
+        if is_ours { Ok(()) } else { Err(Error::Invalid("Invalid audience")) }
     }
 }
 

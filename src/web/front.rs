@@ -110,10 +110,7 @@ impl Front {
     fn request_id(&self, request: &Request, peer: Option<std::net::IpAddr>) -> HeaderValue {
         let is_harmless = |id: &&HeaderValue| {
             let id = id.as_bytes();
-            (1..=64).contains(&id.len())
-                && id
-                    .iter()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+            (1..=64).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
         };
         let given = request.headers().get(REQUEST_ID).filter(is_harmless);
         let is_trusted = peer.is_some_and(|peer| origin::is_trusted(&self.proxies, peer.to_canonical()));
@@ -146,14 +143,7 @@ fn method_not_allowed(allow: &str) -> Response {
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Response {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text.unwrap_or("unknown"), "a handler panicked");
-    coded(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal_error",
-        "Internal server error",
-    )
+    coded(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
 }

@@ -34,11 +34,7 @@ pub(crate) fn refuse(request: &Request) -> Option<Response> {
     if request.data::<Ambiguous>().is_some() || !is_hosted || !headers.get_all(header::HOST).iter().all(is_host) {
         return Some(closing(detail(StatusCode::BAD_REQUEST, "Bad Request")));
     }
-    if request
-        .original_uri()
-        .path_and_query()
-        .is_some_and(|target| target.as_str().len() > MAX_TARGET)
-    {
+    if request.original_uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Some(closing(detail(StatusCode::URI_TOO_LONG, "URI Too Long")));
     }
     if count(header::AUTHORIZATION) > 1 {
@@ -48,14 +44,9 @@ pub(crate) fn refuse(request: &Request) -> Option<Response> {
         .get(header::CONTENT_ENCODING)
         .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
-        return Some(closing(detail(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Unsupported Content-Encoding",
-        )));
+        return Some(closing(detail(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Encoding")));
     }
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_BODY as u64) {
         return Some(too_large());
     }
@@ -88,17 +79,11 @@ async fn read(body: Body) -> Result<Bytes, Response> {
 }
 
 fn too_large() -> Response {
-    closing(coded(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "payload_too_large",
-        "The request body is too large",
-    ))
+    closing(coded(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The request body is too large"))
 }
 
 /// What is left of the body is not read, so the connection cannot go on.
 pub(crate) fn closing(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

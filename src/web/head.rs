@@ -55,29 +55,13 @@ mod tests {
         let rows = [
             ("plain", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", false),
             ("length", "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}\n", false),
-            (
-                "chunked",
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
-                false,
-            ),
-            (
-                "both",
-                "POST / HTTP/1.1\r\nContent-length: 2\r\nTRANSFER-ENCODING: chunked\r\n\r\n",
-                true,
-            ),
-            (
-                "two lengths",
-                "POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
-                true,
-            ),
+            ("chunked", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+            ("both", "POST / HTTP/1.1\r\nContent-length: 2\r\nTRANSFER-ENCODING: chunked\r\n\r\n", true),
+            ("two lengths", "POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n", true),
             ("bare LF", "GET / HTTP/1.1\r\nA: b\nC: d\r\n\r\n", true),
             ("only LF", "GET / HTTP/1.1\nA: b\n\n", true),
             ("bare CR", "GET / HTTP/1.1\r\nA: b\rC: d\r\n\r\n", true),
-            (
-                "in the body",
-                "POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\nTransfer-Encoding: chunked\r\n\r\n",
-                false,
-            ),
+            ("in the body", "POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\nTransfer-Encoding: chunked\r\n\r\n", false),
             ("not whole", "GET / HTTP/1.1\nA: b", false),
         ];
         for (name, text, expected) in rows {

@@ -52,14 +52,8 @@ impl Caps {
     /// Reads the caps from the configuration.
     #[must_use]
     pub fn new(limits: &config::Limits, server: &config::Server) -> Self {
-        let limits = limits
-            .enabled
-            .then_some((limits.connections, limits.connections_per_address));
-        Self {
-            limits,
-            exempt: server.trusted_proxies.clone(),
-            open: Arc::default(),
-        }
+        let limits = limits.enabled.then_some((limits.connections, limits.connections_per_address));
+        Self { limits, exempt: server.trusted_proxies.clone(), open: Arc::default() }
     }
 
     /// A place for a connection, given back when dropped; `None` when there is none.
@@ -74,10 +68,7 @@ impl Caps {
         }
         open.0 += 1;
         open.1.insert(peer, of_peer + 1);
-        Some(Place {
-            caps: self.clone(),
-            peer,
-        })
+        Some(Place { caps: self.clone(), peer })
     }
 }
 
@@ -157,12 +148,7 @@ async fn connection(
             let (front, state) = (Arc::clone(&front), Arc::clone(&state));
             let is_ambiguous = lock(&state).answer();
             async move {
-                let parts = (
-                    request,
-                    LocalAddr(local.into()),
-                    RemoteAddr(peer.into()),
-                    poem::http::uri::Scheme::HTTP,
-                );
+                let parts = (request, LocalAddr(local.into()), RemoteAddr(peer.into()), poem::http::uri::Scheme::HTTP);
                 let mut request = Request::from(parts);
                 if is_ambiguous {
                     request.set_data(Ambiguous);
@@ -209,11 +195,7 @@ struct State {
 
 impl State {
     fn new() -> Self {
-        Self {
-            phase: Phase::Waiting(Instant::now() + HEAD_TIME),
-            head: Head::default(),
-            is_ambiguous: false,
-        }
+        Self { phase: Phase::Waiting(Instant::now() + HEAD_TIME), head: Head::default(), is_ambiguous: false }
     }
 
     /// Bytes have come.
@@ -259,19 +241,12 @@ struct Timed {
 
 impl Timed {
     fn new(stream: TcpStream, state: Arc<Mutex<State>>) -> Self {
-        Self {
-            stream,
-            state,
-            read: Box::pin(sleep_until(Instant::now() + HEAD_TIME)),
-            write: None,
-        }
+        Self { stream, state, read: Box::pin(sleep_until(Instant::now() + HEAD_TIME)), write: None }
     }
 
     /// Fails once the client has taken nothing for too long.
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let write = self
-            .write
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_TIME)));
+        let write = self.write.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_TIME)));
         ready!(write.as_mut().poll(context));
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }

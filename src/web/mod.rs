@@ -20,9 +20,7 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response {
 /// A JSON answer of bytes that are JSON already.
 pub(crate) fn json_bytes(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::builder().status(status).body(body);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -17,10 +17,7 @@ pub(crate) fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
 
 /// Describes the client behind a connection from `peer`.
 pub(crate) fn of(headers: &HeaderMap, peer: IpAddr, proxies: &[IpNet]) -> Origin {
-    Origin {
-        ip_address: Some(client_address(headers, peer, proxies)),
-        user_agent: user_agent(headers),
-    }
+    Origin { ip_address: Some(client_address(headers, peer, proxies)), user_agent: user_agent(headers) }
 }
 
 /// The rightmost address of X-Forwarded-For that is not a trusted proxy; the peer when it is not one itself. An entry that is no
@@ -54,10 +51,7 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// The seed reads the bytes as Latin-1 and cuts them at 255 characters; absent is empty.
 fn user_agent(headers: &HeaderMap) -> String {
-    let bytes = headers
-        .get(header::USER_AGENT)
-        .map(poem::http::HeaderValue::as_bytes)
-        .unwrap_or_default();
+    let bytes = headers.get(header::USER_AGENT).map(poem::http::HeaderValue::as_bytes).unwrap_or_default();
     bytes
         .iter()
         .take(USER_AGENT_LENGTH)
@@ -76,23 +70,13 @@ mod tests {
             ("no header", "192.0.2.1", &[], "192.0.2.1"),
             ("untrusted peer", "192.0.2.1", &["1.2.3.4"], "192.0.2.1"),
             ("trusted peer", "10.0.0.1", &["1.2.3.4"], "1.2.3.4"),
-            (
-                "rightmost untrusted",
-                "10.0.0.1",
-                &["6.6.6.6, 1.2.3.4, 10.0.0.2"],
-                "1.2.3.4",
-            ),
+            ("rightmost untrusted", "10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.2"], "1.2.3.4"),
             ("two header lines", "10.0.0.1", &["6.6.6.6", "1.2.3.4"], "1.2.3.4"),
             ("only proxies", "10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("rubbish", "10.0.0.1", &["6.6.6.6, unknown"], "10.0.0.1"),
             ("with a port", "10.0.0.1", &["1.2.3.4:555"], "1.2.3.4"),
             ("mapped", "::ffff:10.0.0.1", &["::ffff:1.2.3.4"], "1.2.3.4"),
-            (
-                "version 6 in brackets",
-                "10.0.0.1",
-                &["[2001:db8::2]:80"],
-                "2001:db8::2",
-            ),
+            ("version 6 in brackets", "10.0.0.1", &["[2001:db8::2]:80"], "2001:db8::2"),
         ];
         let proxies = ["10.0.0.0/8".parse().expect("a network")];
         for (name, peer, lines, expected) in rows {
@@ -101,11 +85,7 @@ mod tests {
                 headers.append("x-forwarded-for", line.parse().expect("a header"));
             }
             let origin = of(&headers, peer.parse().expect("an address"), &proxies);
-            assert_eq!(
-                origin.ip_address.map(|address| address.to_string()).as_deref(),
-                Some(expected),
-                "{name}"
-            );
+            assert_eq!(origin.ip_address.map(|address| address.to_string()).as_deref(), Some(expected), "{name}");
         }
     }
 }

@@ -28,10 +28,7 @@ pub(crate) enum Match<'a> {
 
 impl Paths {
     pub(crate) fn add(&mut self, template: impl Into<String>, methods: &[Method]) {
-        self.0.push(Path {
-            template: template.into(),
-            methods: methods.to_vec(),
-        });
+        self.0.push(Path { template: template.into(), methods: methods.to_vec() });
     }
 
     pub(crate) fn find(&self, method: &Method, path: &str) -> Match<'_> {

@@ -20,18 +20,14 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("web", &["audit"]),
     ("app", &["accounts", "audit", "keys", "sessions", "tokens"]),
     ("rest", &["accounts", "app", "audit", "sessions", "tokens", "web"]),
-    (
-        "oauth",
-        &["accounts", "app", "audit", "keys", "sessions", "tokens", "web"],
-    ),
+    ("oauth", &["accounts", "app", "audit", "keys", "sessions", "tokens", "web"]),
     ("ops", &["app", "web"]),
     ("routes", &["app", "oauth", "ops", "rest", "web"]),
     ("jobs", &["app", "sessions", "keys"]),
 ];
 /// The command line is above everything but the surfaces, which it reaches through `routes`.
-const CLI: [&str; 11] = [
-    "adopt", "accounts", "app", "audit", "jobs", "keys", "routes", "sessions", "tokens", "web", "cli",
-];
+const CLI: [&str; 11] =
+    ["adopt", "accounts", "app", "audit", "jobs", "keys", "routes", "sessions", "tokens", "web", "cli"];
 const DOMAINS: [&str; 5] = ["accounts", "audit", "keys", "sessions", "tokens"];
 
 /// A source file without its comments.
@@ -81,9 +77,7 @@ fn first_segments(group: &str) -> Vec<String> {
 }
 
 fn identifier(text: &str) -> Option<String> {
-    let end = text
-        .find(|letter: char| !letter.is_alphanumeric() && letter != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(text.len());
     (end > 0).then(|| text[..end].to_owned())
 }
 
@@ -111,20 +105,14 @@ fn sources() -> Vec<Source> {
         .into_iter()
         .map(|path| Source {
             code: code(&std::fs::read_to_string(&path).unwrap()),
-            path: path
-                .strip_prefix(env!("CARGO_MANIFEST_DIR"))
-                .unwrap()
-                .display()
-                .to_string(),
+            path: path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string(),
         })
         .collect()
 }
 
 /// The text without its line comments.
 fn code(text: &str) -> String {
-    let lines = text
-        .lines()
-        .map(|line| line.split_once("//").map_or(line, |(code, _)| code));
+    let lines = text.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -160,10 +148,7 @@ fn nobody_uses_what_is_above() {
             }
         }
         if names(&source.code, "super::super") {
-            faults.push(format!(
-                "{}: super::super goes where this test does not look",
-                source.path
-            ));
+            faults.push(format!("{}: super::super goes where this test does not look", source.path));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -224,9 +209,8 @@ fn libraries_stay_where_they_belong() {
 fn every_file_says_what_it_owns() {
     let folders = ["src", "migration/src", "tests"];
     let paths = folders.iter().flat_map(|folder| files(folder));
-    let silent: Vec<PathBuf> = paths
-        .filter(|path| !std::fs::read_to_string(path).unwrap().starts_with("//! "))
-        .collect();
+    let silent: Vec<PathBuf> =
+        paths.filter(|path| !std::fs::read_to_string(path).unwrap().starts_with("//! ")).collect();
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
@@ -236,14 +220,8 @@ fn paths_are_found_in_every_form() {
     let code = code(
         "use crate::audit::{self, Entry};\nuse crate::{accounts, keys::{Key, Fault}, web};\n// crate::comment\nlet x = crate::json::parse(y);",
     );
-    let source = Source {
-        path: "src/rest/auth.rs".to_owned(),
-        code,
-    };
+    let source = Source { path: "src/rest/auth.rs".to_owned(), code };
     assert_eq!(source.module(), "rest");
-    assert_eq!(
-        source.uses().into_iter().collect::<Vec<_>>(),
-        ["accounts", "audit", "json", "keys", "web"]
-    );
+    assert_eq!(source.uses().into_iter().collect::<Vec<_>>(), ["accounts", "audit", "json", "keys", "web"]);
     assert!(names("use poem::Route", "poem") && !names("use poem_openapi::Api", "poem"));
 }

@@ -59,9 +59,7 @@ impl Place {
             ("AUTHSERVICE__KEYS__DIRECTORY", &keys),
         ];
         let environment = ours.iter().chain(settings);
-        let environment = environment
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-            .collect();
+        let environment = environment.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         Config::load(None, &environment).unwrap()
     }
 
@@ -78,19 +76,12 @@ impl Place {
 
     /// Why the start is refused.
     async fn refusal(&self, settings: &[(&str, &str)]) -> String {
-        self.open(settings)
-            .await
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default()
+        self.open(settings).await.err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     /// Every key of the ring, by kid.
     async fn rows(&self) -> Vec<authservice::entity::signing_key::Model> {
-        let mut rows = authservice::entity::signing_key::Entity::find()
-            .all(self.db().await.reader())
-            .await
-            .unwrap();
+        let mut rows = authservice::entity::signing_key::Entity::find().all(self.db().await.reader()).await.unwrap();
         rows.sort_by(|a, b| a.kid.cmp(&b.kid));
         rows
     }
@@ -103,11 +94,7 @@ impl Place {
             .map(|entry| {
                 let path = entry.unwrap().path();
                 let mode = path.metadata().unwrap().permissions().mode() & 0o777;
-                (
-                    path.file_name().unwrap().to_str().unwrap().to_owned(),
-                    mode,
-                    std::fs::read(&path).unwrap(),
-                )
+                (path.file_name().unwrap().to_str().unwrap().to_owned(), mode, std::fs::read(&path).unwrap())
             })
             .collect();
         files.sort();

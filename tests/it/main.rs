@@ -1,5 +1,6 @@
 //! One test binary for everything that needs HTTP, SQL or the command line.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::print_stderr, reason = "cargo shows it when a test fails: which engine, which seed")]
 
 mod adopt;
 mod arrows;

@@ -27,10 +27,7 @@ impl Bare {
             Engine::Sqlite => Database::create(engine, directory.path()).await,
             Engine::Postgres => Database::create_bare().await,
         };
-        Self {
-            database,
-            _directory: directory,
-        }
+        Self { database, _directory: directory }
     }
 
     /// A connection as a replica makes it.
@@ -43,10 +40,7 @@ impl Bare {
 
 /// Rows of one text column.
 async fn texts(db: &DatabaseConnection, sql: &str) -> Vec<String> {
-    let rows = db
-        .query_all_raw(Statement::from_string(db.get_database_backend(), sql))
-        .await
-        .unwrap();
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
     rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
@@ -85,19 +79,11 @@ async fn up_down_and_up_again_is_the_same_schema() {
         let bare = Bare::new(engine).await;
         let db = bare.connect().await;
         let db = db.writer();
-        let names: Vec<String> = migration::status(db)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|step| step.name)
-            .collect();
+        let names: Vec<String> = migration::status(db).await.unwrap().into_iter().map(|step| step.name).collect();
 
         assert_eq!(migration::up(db).await.unwrap(), names);
         let first = schema(db).await;
-        assert!(
-            migration::up(db).await.unwrap().is_empty(),
-            "a second time there is nothing to do"
-        );
+        assert!(migration::up(db).await.unwrap().is_empty(), "a second time there is nothing to do");
         assert_eq!(schema(db).await, first);
         migration::down(db).await.unwrap();
         assert_eq!(tables(db).await, ["seaql_migrations".to_owned()].into());
@@ -125,17 +111,10 @@ async fn many_at_once_apply_everything_once() {
         }
 
         let db = bare.connect().await;
-        let known: Vec<String> = migration::status(db.writer())
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|step| step.name)
-            .collect();
+        let known: Vec<String> =
+            migration::status(db.writer()).await.unwrap().into_iter().map(|step| step.name).collect();
         assert_eq!(applied, known, "each of them by one replica");
-        assert_eq!(
-            texts(db.writer(), "SELECT version FROM seaql_migrations ORDER BY 1").await,
-            known
-        );
+        assert_eq!(texts(db.writer(), "SELECT version FROM seaql_migrations ORDER BY 1").await, known);
     }
 }
 
@@ -167,11 +146,7 @@ async fn entities_are_equal_to_their_tables() {
 /// Reads a row through the entity and compares the names of columns.
 async fn read<E: EntityTrait>(app: &TestApp, table: &'static str) -> &'static str {
     let db = app.app.db.reader();
-    E::find()
-        .one(db)
-        .await
-        .unwrap()
-        .unwrap_or_else(|| panic!("{table} is empty"));
+    E::find().one(db).await.unwrap().unwrap_or_else(|| panic!("{table} is empty"));
     let sql = match app.engine {
         Engine::Sqlite => format!("SELECT name FROM pragma_table_info('{table}')"),
         Engine::Postgres => {

@@ -10,14 +10,9 @@ const BASE: &str = "http://localhost:9998";
 
 /// The fenced blocks of a chapter, each with its language.
 fn blocks(chapter: &str) -> Vec<(&'static str, &'static str)> {
-    let chapter = README
-        .split("\n## ")
-        .find_map(|text| text.strip_prefix(chapter))
-        .expect("the chapter is there");
+    let chapter = README.split("\n## ").find_map(|text| text.strip_prefix(chapter)).expect("the chapter is there");
     let fenced = chapter.split("\n```").skip(1).step_by(2);
-    fenced
-        .map(|block| block.split_once('\n').expect("a block has a language"))
-        .collect()
+    fenced.map(|block| block.split_once('\n').expect("a block has a language")).collect()
 }
 
 /// True when `text` is `pattern`, in which `…` stands for anything within a line.
@@ -31,11 +26,7 @@ fn is_like(text: &str, pattern: &str) -> bool {
     rest = after;
     for part in parts {
         // The last part is empty when the pattern ends with `…`.
-        let at = if part.is_empty() {
-            Some(rest.len())
-        } else {
-            rest.find(part)
-        };
+        let at = if part.is_empty() { Some(rest.len()) } else { rest.find(part) };
         let Some(at) = at else { return false };
         rest = &rest[at + part.len()..];
     }
@@ -45,10 +36,7 @@ fn is_like(text: &str, pattern: &str) -> bool {
 /// Runs a program beside the server, which lives in this runtime.
 async fn output(mut command: Command) -> (bool, String) {
     command.stdin(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .unwrap()
-        .expect("the program starts");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect("the program starts");
     let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
     (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
 }
@@ -98,11 +86,7 @@ async fn check(app: &TestApp, command: impl Fn(&str) -> Command) {
 #[tokio::test]
 async fn the_python_verifier_of_the_readme_works() {
     let python = std::env::var("VERIFIER_PYTHON").expect("VERIFIER_PYTHON is not set: run scripts/test.sh");
-    let code = blocks("Verify tokens")
-        .iter()
-        .find(|(language, _)| *language == "python")
-        .expect("a block")
-        .1;
+    let code = blocks("Verify tokens").iter().find(|(language, _)| *language == "python").expect("a block").1;
     each_engine(async |app| {
         let code = code.replace(BASE, &app.base);
         check(&app, |token| {
@@ -118,11 +102,7 @@ async fn the_python_verifier_of_the_readme_works() {
 #[tokio::test]
 async fn the_node_verifier_of_the_readme_works() {
     let modules = std::env::var("VERIFIER_NODE_DIR").expect("VERIFIER_NODE_DIR is not set: run scripts/test.sh");
-    let code = blocks("Verify tokens")
-        .iter()
-        .find(|(language, _)| *language == "js")
-        .expect("a block")
-        .1;
+    let code = blocks("Verify tokens").iter().find(|(language, _)| *language == "js").expect("a block").1;
     each_engine(async |app| {
         let script = std::path::Path::new(&modules).join(format!("readme_{}_{:?}.mjs", std::process::id(), app.engine));
         std::fs::write(&script, code.replace(BASE, &app.base)).expect("written");

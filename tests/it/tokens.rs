@@ -60,9 +60,7 @@ impl Forge {
 
     /// Signs any header and payload as the server does.
     fn sign(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
-        token(header, payload, |input| {
-            signature(&self.key, MessageDigest::sha256(), input)
-        })
+        token(header, payload, |input| signature(&self.key, MessageDigest::sha256(), input))
     }
 
     /// A well-signed access token with this payload.
@@ -111,11 +109,8 @@ impl Forge {
 }
 
 /// The endpoints that take an access token.
-const ACCESS: [(Method, &str); 3] = [
-    (Method::GET, "users/me"),
-    (Method::GET, "auth/sessions"),
-    (Method::POST, "auth/logout-all"),
-];
+const ACCESS: [(Method, &str); 3] =
+    [(Method::GET, "users/me"), (Method::GET, "auth/sessions"), (Method::POST, "auth/logout-all")];
 
 /// What is wrong with a refusal: its status, its code, or the headers that every refusal has.
 fn fault(answer: &Answer, expected: (u16, &str)) -> Option<String> {

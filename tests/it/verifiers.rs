@@ -31,29 +31,17 @@ impl Verifier {
         };
         let mut command = Command::new(program);
         // The server is on this machine, whatever proxy the environment names.
-        command
-            .arg(scripts.join(script))
-            .env("NO_PROXY", "127.0.0.1")
-            .env("no_proxy", "127.0.0.1");
+        command.arg(scripts.join(script)).env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
         command
     }
 
     /// Runs beside the server, which must go on answering.
     async fn verify(self, app: &TestApp, audience: &str, algorithm: &str, token: &str) -> Verdict {
         let mut command = self.command();
-        command.args([
-            &format!("{}/.well-known/jwks.json", app.base),
-            &app.issuer,
-            audience,
-            algorithm,
-            token,
-        ]);
+        command.args([&format!("{}/.well-known/jwks.json", app.base), &app.issuer, audience, algorithm, token]);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
         let output = output.unwrap_or_else(|error| panic!("{self:?} does not start: {error}"));
-        let (words, errors) = (
-            String::from_utf8(output.stdout).unwrap(),
-            String::from_utf8(output.stderr).unwrap(),
-        );
+        let (words, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         match output.status.code() {
             Some(0) => Ok(serde_json::from_str(&words).unwrap()),
             // A script that breaks has refused nothing.
@@ -71,16 +59,8 @@ fn setting(name: &str) -> String {
 /// RFC 9068 4, RFC 7517 5: a stranger finds the key by its kid and every claim in its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_verify_an_access_token_with_the_jwk_set_alone() {
-    for (algorithm, format) in [
-        ("RS256", "jwt"),
-        ("EdDSA", "jwt"),
-        ("ES256", "opaque"),
-        ("PS256", "opaque"),
-    ] {
-        let settings = [
-            ("AUTHSERVICE__KEYS__ALGORITHM", algorithm),
-            ("AUTHSERVICE__REFRESH__FORMAT", format),
-        ];
+    for (algorithm, format) in [("RS256", "jwt"), ("EdDSA", "jwt"), ("ES256", "opaque"), ("PS256", "opaque")] {
+        let settings = [("AUTHSERVICE__KEYS__ALGORITHM", algorithm), ("AUTHSERVICE__REFRESH__FORMAT", format)];
         let app = TestApp::start(Engine::Sqlite, &settings).await;
         let token = app.alice().await.access;
         for verifier in Verifier::ALL {
@@ -121,18 +101,10 @@ async fn strangers_refuse_what_is_not_an_access_token_for_them() {
     let rows = [
         ("a bit of the signature", app.issuer.clone(), flipped(2)),
         ("a bit of the payload", app.issuer.clone(), flipped(1)),
-        (
-            "another audience",
-            "https://other.example".to_owned(),
-            pair.access.clone(),
-        ),
+        ("another audience", "https://other.example".to_owned(), pair.access.clone()),
         ("a refresh token", app.issuer.clone(), pair.refresh.clone()),
         // Though the audience is right, the media type is not.
-        (
-            "a refresh token where it belongs",
-            refresh_audience,
-            pair.refresh.clone(),
-        ),
+        ("a refresh token where it belongs", refresh_audience, pair.refresh.clone()),
     ];
     for verifier in Verifier::ALL {
         for (name, audience, token) in &rows {

@@ -21,15 +21,10 @@ const fn minutes(number: i64) -> TimeDelta {
 /// Applies, then starts a server on what is there now.
 async fn take_over(seed: Seed, settings: &[(&str, &str)]) -> (TestApp, Counts) {
     let db = seed.db().await;
-    let counts = adopt::apply(&db, &seed.config(), &Choices::default(), seed.now, &|_, _, _| ())
-        .await
-        .unwrap();
+    let counts = adopt::apply(&db, &seed.config(), &Choices::default(), seed.now, &|_, _, _| ()).await.unwrap();
     db.close().await;
     let now = seed.now;
-    (
-        TestApp::on(Engine::Postgres, seed.database, seed.directory, settings, now).await,
-        counts,
-    )
+    (TestApp::on(Engine::Postgres, seed.database, seed.directory, settings, now).await, counts)
 }
 
 #[tokio::test]
@@ -43,24 +38,17 @@ async fn every_client_goes_on_with_the_tokens_it_holds() {
 
         assert_eq!((counts.users, counts.live_sessions, counts.ended_sessions), (1, 1, 0));
         let me = app.me(&newest.access).await;
-        assert_eq!(
-            (me.status, &me.json()["id"], &me.json()["email"]),
-            (200, &json!(7), &json!("Alice@example.com"))
-        );
+        assert_eq!((me.status, &me.json()["id"], &me.json()["email"]), (200, &json!(7), &json!("Alice@example.com")));
         let list = app.sessions(&newest.access).await.json();
         assert_eq!(list[0]["session_id"], newest.sid.to_string());
         assert_eq!(list[0]["user_agent"], "Old/1.0");
         let next = app.refresh(&newest.refresh).await.pair();
-        assert_eq!(
-            app.refresh(&newest.refresh).await.pair().refresh,
-            next.refresh,
-            "a retry gets the same successor"
-        );
+        assert_eq!(app.refresh(&newest.refresh).await.pair().refresh, next.refresh, "a retry gets the same successor");
         assert_eq!(claims(&next.access)["user_id"], 7);
         assert_eq!(claims(&next.access)["sid"], newest.sid.to_string());
         assert_eq!(next.refresh.starts_with("rt1."), format == "opaque");
-        let last = app.refresh(&next.refresh).await.pair();
-        assert_eq!(app.me(&last.access).await.status, 200);
+        let third = app.refresh(&next.refresh).await.pair();
+        assert_eq!(app.me(&third.access).await.status, 200);
     }
 }
 
@@ -76,9 +64,7 @@ async fn a_token_that_was_used_before_ends_the_session() {
 
     app.refresh(&used.refresh).await.refused(401, "refresh_reuse_detected");
 
-    app.refresh(&newest.refresh)
-        .await
-        .refused(401, "refresh_reuse_detected");
+    app.refresh(&newest.refresh).await.refused(401, "refresh_reuse_detected");
     app.me(&newest.access).await.refused(401, "invalid_token");
 }
 
@@ -119,17 +105,11 @@ async fn old_passwords_sign_in_and_become_argon2id() {
     let argon2 = "SELECT COUNT(*) FROM users WHERE hashed_password LIKE '$argon2id$%'";
     assert_eq!(app.count(argon2).await, 1, "plain text is hashed at the takeover");
     for (email, password) in [("alice@example.com", "secret-one"), ("bob@example.com", "plain-secret")] {
-        let answer = app
-            .post("auth/login", &json!({"email": email, "password": password}))
-            .await;
+        let answer = app.post("auth/login", &json!({"email": email, "password": password})).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert_eq!(app.count(argon2).await, 2);
-    assert_eq!(
-        app.register("carol@example.com").await.json()["id"],
-        43,
-        "the sequence goes on"
-    );
+    assert_eq!(app.register("carol@example.com").await.json()["id"], 43, "the sequence goes on");
 }
 
 #[tokio::test]
@@ -165,13 +145,8 @@ async fn a_conflict_is_listed_and_nothing_changes_until_somebody_chose() {
 
     for _ in 0..2 {
         let refused = adopt::apply(&db, &seed.config(), &Choices::default(), seed.now, &silent).await;
-        let Err(Error::Conflicts(conflicts)) = refused else {
-            panic!("{refused:?}")
-        };
-        assert_eq!(
-            conflicts.iter().map(|conflict| conflict.user_id).collect::<Vec<_>>(),
-            [2]
-        );
+        let Err(Error::Conflicts(conflicts)) = refused else { panic!("{refused:?}") };
+        assert_eq!(conflicts.iter().map(|conflict| conflict.user_id).collect::<Vec<_>>(), [2]);
     }
     let refused = adopt::dry_run(&db, &Choices::default(), seed.now, &silent).await;
     assert!(matches!(refused, Err(Error::Conflicts(_))));
@@ -180,33 +155,23 @@ async fn a_conflict_is_listed_and_nothing_changes_until_somebody_chose() {
     std::fs::write(&file, "2 skip # her second account\n\n3 email robert@example.com\n").unwrap();
     let choices = Choices::read(&file).unwrap();
     let planned = adopt::dry_run(&db, &choices, seed.now, &silent).await.unwrap();
-    let counts = adopt::apply(&db, &seed.config(), &choices, seed.now, &silent)
-        .await
-        .unwrap();
+    let counts = adopt::apply(&db, &seed.config(), &choices, seed.now, &silent).await.unwrap();
     db.close().await;
 
     assert_eq!((counts.users, counts.skipped, counts.live_sessions), (2, 1, 0));
     assert_eq!(planned, counts);
     let now = seed.now;
     let app = TestApp::on(Engine::Postgres, seed.database, seed.directory, &[], now).await;
-    app.refresh(&left_behind.refresh)
-        .await
-        .refused(401, "refresh_reuse_detected");
+    app.refresh(&left_behind.refresh).await.refused(401, "refresh_reuse_detected");
     for (email, password, status) in [
         ("alice@example.com", "secret-one", 200),
         ("alice@example.com", "secret-two", 401),
         ("robert@example.com", "secret-two", 200),
     ] {
-        let answer = app
-            .post("auth/login", &json!({"email": email, "password": password}))
-            .await;
+        let answer = app.post("auth/login", &json!({"email": email, "password": password})).await;
         assert_eq!(answer.status, status, "{email}");
     }
-    assert_eq!(
-        app.count("SELECT COUNT(*) FROM seed_users").await,
-        3,
-        "the old tables are kept"
-    );
+    assert_eq!(app.count("SELECT COUNT(*) FROM seed_users").await, 3, "the old tables are kept");
 }
 
 #[tokio::test]
@@ -216,24 +181,12 @@ async fn only_a_database_of_the_old_service_is_taken_over_and_only_once() {
     let db = seed.db().await;
     let silent = |_: &str, _: i64, _: i64| ();
 
-    adopt::apply(&db, &seed.config(), &Choices::default(), seed.now, &silent)
-        .await
-        .unwrap();
+    adopt::apply(&db, &seed.config(), &Choices::default(), seed.now, &silent).await.unwrap();
     let again = adopt::apply(&db, &seed.config(), &Choices::default(), seed.now, &silent).await;
 
-    assert!(
-        matches!(again, Err(Error::Migration(migration::Error::NotASeed(_)))),
-        "{again:?}"
-    );
+    assert!(matches!(again, Err(Error::Migration(migration::Error::NotASeed(_)))), "{again:?}");
     let other = Seed::create().await;
     std::fs::remove_file(other.directory.path().join("keys/private.pem")).unwrap();
-    let without_key = adopt::apply(
-        &other.db().await,
-        &other.config(),
-        &Choices::default(),
-        other.now,
-        &silent,
-    )
-    .await;
+    let without_key = adopt::apply(&other.db().await, &other.config(), &Choices::default(), other.now, &silent).await;
     assert!(matches!(without_key, Err(Error::NoKey(_))), "{without_key:?}");
 }

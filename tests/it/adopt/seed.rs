@@ -46,12 +46,7 @@ impl Seed {
         std::fs::create_dir(directory.path().join("keys")).unwrap();
         copy_private(Path::new(KEY), &directory.path().join("keys/private.pem"));
         let key = PKey::private_key_from_pem(&std::fs::read(KEY).unwrap()).unwrap();
-        let seed = Self {
-            database,
-            directory,
-            now: clock::local(),
-            key,
-        };
+        let seed = Self { database, directory, now: clock::local(), key };
         seed.sql(include_str!("seed.sql")).await;
         seed
     }
@@ -59,16 +54,9 @@ impl Seed {
     pub(super) fn config(&self) -> Config {
         let pairs = [
             ("DATABASE_URL", self.database.url.clone()),
-            (
-                "AUTHSERVICE__KEYS__DIRECTORY",
-                self.directory.path().join("keys").display().to_string(),
-            ),
+            ("AUTHSERVICE__KEYS__DIRECTORY", self.directory.path().join("keys").display().to_string()),
         ];
-        Config::load(
-            None,
-            &pairs.into_iter().map(|(name, text)| (name.to_owned(), text)).collect(),
-        )
-        .unwrap()
+        Config::load(None, &pairs.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()).unwrap()
     }
 
     pub(super) async fn db(&self) -> Db {
@@ -101,7 +89,7 @@ impl Seed {
     pub(super) async fn sign_in(&self, user_id: i64, number: u128, ago: TimeDelta) -> SignIn {
         let (sid, fam) = (Uuid::from_u128(number << 8), Uuid::from_u128((number << 8) + 1));
         let at = self.now - ago;
-        let ip = if number % 2 == 0 { "'203.0.113.7'" } else { "NULL" };
+        let ip = if number.is_multiple_of(2) { "'203.0.113.7'" } else { "NULL" };
         self.sql(&format!(
             "INSERT INTO authsessions (user_id, session_id, user_agent, ip_address, last_seen_at, created_at) \
              VALUES ({user_id}, '{sid}', 'Old/1.0', {ip}, '{at}', '{at}')",
@@ -144,12 +132,6 @@ impl Seed {
             expires_at.to_rfc3339()
         ))
         .await;
-        SignIn {
-            user_id,
-            sid,
-            fam,
-            access,
-            refresh,
-        }
+        SignIn { user_id, sid, fam, access, refresh }
     }
 }

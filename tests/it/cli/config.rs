@@ -25,10 +25,8 @@ fn all_faults_are_reported_in_one_run_before_a_port_is_bound() {
         .with("AUTHSERVICE__KEYS__ALGORITHM", "ES256")
         .with("AUTHSERVICE__REFRESH__ABSOLUTE_TTL_SECONDS", "100000")
         .with("DATABASE_URL", "mysql://CANARY-06:CANARY-07@host/name");
-    operator.write(
-        "server.toml",
-        "[server]\nport = \"CANARY-08\"\nhots = \"CANARY-09\"\n[mail]\nfrom = \"CANARY-10\"\n",
-    );
+    operator
+        .write("server.toml", "[server]\nport = \"CANARY-08\"\nhots = \"CANARY-09\"\n[mail]\nfrom = \"CANARY-10\"\n");
 
     for command in ["serve", "config check", "config show", "migrate up", "users list"] {
         let arguments: Vec<&str> = command.split(' ').chain(["--config", "server.toml"]).collect();
@@ -55,10 +53,7 @@ fn all_faults_are_reported_in_one_run_before_a_port_is_bound() {
             assert!(outcome.stderr.contains(name), "{command}: {name}: {outcome:?}");
         }
         assert!(outcome.stderr.contains(" 16 fault(s)"), "{command}: {outcome:?}");
-        assert!(
-            !outcome.printed().to_uppercase().contains("CANARY"),
-            "{command}: {outcome:?}"
-        );
+        assert!(!outcome.printed().to_uppercase().contains("CANARY"), "{command}: {outcome:?}");
         assert!(!outcome.printed().contains("7777"), "{command}: {outcome:?}");
         assert_eq!(outcome.stdout, "", "{command}");
         assert!(outcome.took < Duration::from_secs(2), "{command}: {outcome:?}");
@@ -133,71 +128,27 @@ const IMPOSSIBLE: [(&str, &str); 60] = [
 /// Other variables, their values and what the message says.
 const REFUSED: [(&str, &str, &str); 29] = [
     ("AUTHSERVICE__SERVER__PORT", "0", "server.issuer must be set"),
-    (
-        "AUTHSERVICE__SERVER__PORT_FILE",
-        "port.txt",
-        "AUTHSERVICE__SERVER__PORT_FILE: unknown",
-    ),
+    ("AUTHSERVICE__SERVER__PORT_FILE", "port.txt", "AUTHSERVICE__SERVER__PORT_FILE: unknown"),
     ("AUTHSERVICE__SERVER", "whatever", "AUTHSERVICE__SERVER: unknown"),
     ("AUTHSERVICE__", "whatever", "AUTHSERVICE__: unknown"),
-    (
-        "AUTHSERVICE__SERVER__PORT__X",
-        "12345",
-        "AUTHSERVICE__SERVER__PORT__X: unknown",
-    ),
+    ("AUTHSERVICE__SERVER__PORT__X", "12345", "AUTHSERVICE__SERVER__PORT__X: unknown"),
     ("AUTHSERVICE__DATABASE__URL_FILE", "nowhere.txt", "database.url"),
-    (
-        "AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE",
-        "nowhere.txt",
-        "keys.encryption_key",
-    ),
-    (
-        "AUTHSERVICE__REFRESH__IDLE_TTL_SECONDS",
-        "300",
-        "tokens.access_ttl_seconds must not be longer",
-    ),
-    (
-        "AUTHSERVICE__REFRESH__ABSOLUTE_TTL_SECONDS",
-        "3600",
-        "refresh.idle_ttl_seconds must not be longer",
-    ),
-    (
-        "AUTHSERVICE__LIMITS__CONNECTIONS",
-        "50",
-        "limits.connections_per_address must not be more",
-    ),
+    ("AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE", "nowhere.txt", "keys.encryption_key"),
+    ("AUTHSERVICE__REFRESH__IDLE_TTL_SECONDS", "300", "tokens.access_ttl_seconds must not be longer"),
+    ("AUTHSERVICE__REFRESH__ABSOLUTE_TTL_SECONDS", "3600", "refresh.idle_ttl_seconds must not be longer"),
+    ("AUTHSERVICE__LIMITS__CONNECTIONS", "50", "limits.connections_per_address must not be more"),
     ("AUTHSERVICE_CONFIG", "nowhere.toml", "nowhere.toml"),
     ("SERVICE_PORT", "eighty", "server.port (SERVICE_PORT)"),
     ("SERVICE_HOST", "", "server.host (SERVICE_HOST)"),
     ("API_V1_PREFIX", "/.well-known", "server.api_prefix (API_V1_PREFIX)"),
-    (
-        "DATABASE_URL",
-        "postgres://user:pa/ss@host/name",
-        "database.url (DATABASE_URL)",
-    ),
+    ("DATABASE_URL", "postgres://user:pa/ss@host/name", "database.url (DATABASE_URL)"),
     ("DATABASE_URL_FILE", "nowhere.txt", "database.url (DATABASE_URL_FILE)"),
     ("POSTGRES_DB", "only-the-name", "POSTGRES_DB and POSTGRES_USER"),
     ("DB_HOST", "only-the-host", "POSTGRES_DB and POSTGRES_USER"),
-    (
-        "JWT_ACCESS_TTL_MIN",
-        "61",
-        "tokens.access_ttl_seconds (JWT_ACCESS_TTL_MIN)",
-    ),
-    (
-        "JWT_ACCESS_TTL_MIN",
-        "fifteen",
-        "tokens.access_ttl_seconds (JWT_ACCESS_TTL_MIN)",
-    ),
-    (
-        "JWT_ACCESS_TTL_MIN",
-        "-15",
-        "tokens.access_ttl_seconds (JWT_ACCESS_TTL_MIN)",
-    ),
-    (
-        "JWT_REFRESH_TTL_MIN",
-        "9223372036854775807",
-        "refresh.idle_ttl_seconds (JWT_REFRESH_TTL_MIN)",
-    ),
+    ("JWT_ACCESS_TTL_MIN", "61", "tokens.access_ttl_seconds (JWT_ACCESS_TTL_MIN)"),
+    ("JWT_ACCESS_TTL_MIN", "fifteen", "tokens.access_ttl_seconds (JWT_ACCESS_TTL_MIN)"),
+    ("JWT_ACCESS_TTL_MIN", "-15", "tokens.access_ttl_seconds (JWT_ACCESS_TTL_MIN)"),
+    ("JWT_REFRESH_TTL_MIN", "9223372036854775807", "refresh.idle_ttl_seconds (JWT_REFRESH_TTL_MIN)"),
     ("JWT_TYPE_FIELD", "sub", "tokens.type_claim (JWT_TYPE_FIELD)"),
     ("JWT_TYPE_FIELD", "", "tokens.type_claim (JWT_TYPE_FIELD)"),
     ("JWT_ACCESS_TYPE", "refresh", "tokens.refresh_type"),
@@ -237,31 +188,15 @@ fn each_fault_of_a_file_names_the_file_and_is_not_quoted() {
     let rows = [
         ("unknown section", "[mail]\nfrom = \"CANARY\"\n", "unknown setting mail"),
         ("empty unknown section", "[mail]\n", "unknown setting mail"),
-        (
-            "unknown key",
-            "[server]\nhots = \"CANARY\"\n",
-            "unknown setting server.hots",
-        ),
+        ("unknown key", "[server]\nhots = \"CANARY\"\n", "unknown setting server.hots"),
         ("key without a section", "port = 1\n", "unknown setting port"),
         ("wrong type", "[server]\nport = \"CANARY\"\n", "server.port"),
         ("a float", "[server]\nport = 80.0\n", "server.port"),
         ("a table", "[server.port]\nnumber = 1\n", "server.port"),
-        (
-            "a list of numbers",
-            "[server]\ntrusted_proxies = [1]\n",
-            "server.trusted_proxies",
-        ),
+        ("a list of numbers", "[server]\ntrusted_proxies = [1]\n", "server.trusted_proxies"),
         ("out of range", "[server]\nport = 70000\n", "server.port"),
-        (
-            "a secret that is no URL",
-            "[database]\nurl = \"CANARY\"\n",
-            "database.url",
-        ),
-        (
-            "a text without an end",
-            "[database]\n\nurl = \"postgres://u:CANARY@h/n\n",
-            "line 3",
-        ),
+        ("a secret that is no URL", "[database]\nurl = \"CANARY\"\n", "database.url"),
+        ("a text without an end", "[database]\n\nurl = \"postgres://u:CANARY@h/n\n", "line 3"),
         ("no equals sign", "[server]\nport 80 # CANARY\n", "line 2"),
         ("a key twice", "[server]\nport = 1\nport = 2\n", "line 3"),
         ("a section twice", "[server]\n[server]\nhost = \"CANARY\"\n", "line 2"),
@@ -285,9 +220,7 @@ fn each_fault_of_a_file_names_the_file_and_is_not_quoted() {
 
 #[test]
 fn a_broken_file_does_not_hide_the_faults_of_the_environment() {
-    let operator = Operator::new()
-        .with("AUTHSERVICE_CONFIG", "server.toml")
-        .with("AUTHSERVICE__SERVER__PORT", "wrong");
+    let operator = Operator::new().with("AUTHSERVICE_CONFIG", "server.toml").with("AUTHSERVICE__SERVER__PORT", "wrong");
     operator.write("server.toml", "[server\n");
 
     let outcome = operator.run(&["config", "check"]).exits(78);
@@ -300,10 +233,7 @@ fn a_broken_file_does_not_hide_the_faults_of_the_environment() {
 fn a_value_that_is_not_unicode_is_a_fault_and_not_ignored() {
     let value = std::ffi::OsString::from_vec(b"host-\xff".to_vec());
 
-    let outcome = Operator::new()
-        .with("AUTHSERVICE__SERVER__HOST", value)
-        .run(&["config", "check"])
-        .exits(78);
+    let outcome = Operator::new().with("AUTHSERVICE__SERVER__HOST", value).run(&["config", "check"]).exits(78);
 
     assert!(outcome.stderr.contains("AUTHSERVICE__SERVER__HOST"), "{outcome:?}");
 }
@@ -329,10 +259,7 @@ fn a_secret_given_twice_is_a_fault() {
 
     let outcome = operator.run(&["config", "check"]).exits(78);
 
-    assert!(
-        outcome.stderr.contains("AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stderr.contains("AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE"), "{outcome:?}");
     assert!(!outcome.printed().contains(KEY), "{outcome:?}");
 }
 
@@ -344,26 +271,15 @@ fn a_valid_configuration_is_said_to_be_valid_and_nothing_is_touched() {
         &[("AUTHSERVICE__SERVER__ISSUER", "http://127.0.0.1:1234")],
         &[("AUTHSERVICE__SERVER__ISSUER", "http://[::1]:1234")],
         &[("AUTHSERVICE__SERVER__ISSUER", "https://auth.example.com/base")],
-        &[
-            ("AUTHSERVICE__SERVER__ISSUER", "http://auth.internal"),
-            ("AUTHSERVICE__SERVER__ALLOW_HTTP_ISSUER", "true"),
-        ],
-        &[(
-            "AUTHSERVICE__SERVER__TRUSTED_PROXIES",
-            "10.0.0.0/8, 192.0.2.1 ,2001:db8::/32,",
-        )],
+        &[("AUTHSERVICE__SERVER__ISSUER", "http://auth.internal"), ("AUTHSERVICE__SERVER__ALLOW_HTTP_ISSUER", "true")],
+        &[("AUTHSERVICE__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1 ,2001:db8::/32,")],
         &[("JWT_ALG", "EdDSA")],
         &[("SERVICE_RELOAD", "1"), ("JWT_TOKEN_TYPE", "Bearer")],
         // Kubernetes adds such names for a Service called authservice.
-        &[
-            ("AUTHSERVICE_PORT", "tcp://10.0.0.1:9998"),
-            ("AUTHSERVICE_SERVICE_HOST", "10.0.0.1"),
-        ],
+        &[("AUTHSERVICE_PORT", "tcp://10.0.0.1:9998"), ("AUTHSERVICE_SERVICE_HOST", "10.0.0.1")],
     ];
     for row in rows {
-        let operator = row
-            .iter()
-            .fold(Operator::new(), |operator, (name, text)| operator.with(name, *text));
+        let operator = row.iter().fold(Operator::new(), |operator, (name, text)| operator.with(name, *text));
         let outcome = operator.run(&["config", "check"]).exits(0);
 
         assert_eq!(outcome.stdout, "the configuration is valid\n", "{row:?}");

@@ -31,11 +31,7 @@ async fn migrations_are_listed_applied_once_and_then_known() {
         let second = operator.run(&["migrate", "up"]).exits(0);
         let after = operator.run(&["migrate", "status"]).exits(0);
 
-        let names: Vec<&str> = before
-            .stdout
-            .lines()
-            .map(|line| line.strip_prefix("missing ").unwrap())
-            .collect();
+        let names: Vec<&str> = before.stdout.lines().map(|line| line.strip_prefix("missing ").unwrap()).collect();
         assert!(!names.is_empty(), "{engine:?}");
         let lines = |word: &str| {
             let lines: Vec<String> = names.iter().map(|name| format!("{word} {name}\n")).collect();
@@ -59,9 +55,7 @@ async fn many_migrators_at_once_apply_each_migration_once() {
         let operator = Operator::on(engine).await;
 
         let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
-            let runs: Vec<_> = (0..6)
-                .map(|_| scope.spawn(|| operator.run(&["migrate", "up"])))
-                .collect();
+            let runs: Vec<_> = (0..6).map(|_| scope.spawn(|| operator.run(&["migrate", "up"]))).collect();
             runs.into_iter().map(|run| run.join().unwrap()).collect()
         });
 
@@ -77,28 +71,17 @@ async fn many_migrators_at_once_apply_each_migration_once() {
 #[tokio::test]
 async fn a_database_of_the_seed_is_left_alone_and_adopt_is_named() {
     for engine in ENGINES {
-        for seed in [
-            &["alembic_version", "authsessions"][..],
-            &["alembic_version"],
-            &["authsessions"],
-        ] {
+        for seed in [&["alembic_version", "authsessions"][..], &["alembic_version"], &["authsessions"]] {
             let operator = Operator::on(engine).await;
             for table in seed {
-                operator
-                    .sql(&format!("CREATE TABLE {table} (version_num varchar(32) NOT NULL)"))
-                    .await;
-                operator
-                    .sql(&format!("INSERT INTO {table} VALUES ('b791a564d5ca')"))
-                    .await;
+                operator.sql(&format!("CREATE TABLE {table} (version_num varchar(32) NOT NULL)")).await;
+                operator.sql(&format!("INSERT INTO {table} VALUES ('b791a564d5ca')")).await;
             }
             let before = files(&operator);
 
             for command in COMMANDS {
                 let outcome = operator.run(command).exits(78);
-                assert!(
-                    outcome.stderr.contains("`authservice adopt`"),
-                    "{engine:?} {command:?}: {outcome:?}"
-                );
+                assert!(outcome.stderr.contains("`authservice adopt`"), "{engine:?} {command:?}: {outcome:?}");
             }
 
             assert_eq!(operator.tables().await, seed, "{engine:?}");
@@ -119,9 +102,7 @@ async fn a_newer_schema_is_left_alone_and_its_migration_is_named() {
     for engine in ENGINES {
         let operator = Operator::on(engine).await;
         operator.run(&["migrate", "up"]).exits(0);
-        operator
-            .sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_later', 0)")
-            .await;
+        operator.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_later', 0)").await;
         let before = (files(&operator), operator.tables().await);
 
         for command in COMMANDS {
@@ -133,10 +114,7 @@ async fn a_newer_schema_is_left_alone_and_its_migration_is_named() {
         }
 
         assert_eq!((files(&operator), operator.tables().await), before, "{engine:?}");
-        assert_eq!(
-            operator.texts("SELECT kid FROM signing_keys").await,
-            Vec::<String>::new()
-        );
+        assert_eq!(operator.texts("SELECT kid FROM signing_keys").await, Vec::<String>::new());
     }
 }
 
@@ -147,10 +125,7 @@ async fn without_migrations_a_command_says_that_they_are_missing() {
 
         for command in [&["serve", "--no-migrate"][..], &["users", "list"]] {
             let outcome = operator.run(command).exits(78);
-            assert!(
-                outcome.stderr.contains("`authservice migrate up`"),
-                "{engine:?} {command:?}: {outcome:?}"
-            );
+            assert!(outcome.stderr.contains("`authservice migrate up`"), "{engine:?} {command:?}: {outcome:?}");
         }
 
         assert_eq!(operator.tables().await, Vec::<String>::new(), "{engine:?}");

@@ -43,18 +43,13 @@ struct Operator {
 impl Operator {
     /// In an empty directory; the database is the default one, `authservice.db`.
     fn new() -> Self {
-        Self {
-            directory: TempDir::new().unwrap(),
-            environment: BTreeMap::new(),
-            database: None,
-        }
+        Self { directory: TempDir::new().unwrap(), environment: BTreeMap::new(), database: None }
     }
 
     /// With an empty database on this engine, without any table, and a port that the system chooses.
     async fn on(engine: Engine) -> Self {
-        let mut operator = Self::new()
-            .with("AUTHSERVICE__SERVER__PORT", "0")
-            .with("AUTHSERVICE__SERVER__ISSUER", "http://localhost");
+        let mut operator =
+            Self::new().with("AUTHSERVICE__SERVER__PORT", "0").with("AUTHSERVICE__SERVER__ISSUER", "http://localhost");
         if engine == Engine::Postgres {
             let database = Database::create_bare().await;
             operator = operator.with("DATABASE_URL", &database.url);
@@ -91,10 +86,8 @@ impl Operator {
         }
         let mut paths = Vec::new();
         walk(self.directory.path(), &mut paths);
-        let mut names: Vec<String> = paths
-            .iter()
-            .map(|path| path.strip_prefix(self.directory.path()).unwrap().display().to_string())
-            .collect();
+        let mut names: Vec<String> =
+            paths.iter().map(|path| path.strip_prefix(self.directory.path()).unwrap().display().to_string()).collect();
         names.sort();
         names
     }
@@ -121,12 +114,7 @@ impl Operator {
         };
         let took = started.elapsed();
         let (stdout, stderr) = process.output();
-        Outcome {
-            code,
-            stdout,
-            stderr,
-            took,
-        }
+        Outcome { code, stdout, stderr, took }
     }
 
     /// Starts a process and goes on.
@@ -175,10 +163,7 @@ impl Operator {
     /// The first column of every row as text.
     async fn texts(&self, sql: &str) -> Vec<String> {
         let db = self.database().await;
-        let rows = db
-            .query_all_raw(Statement::from_string(db.get_database_backend(), sql))
-            .await
-            .unwrap();
+        let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
         let texts = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
         db.close().await.unwrap();
         texts
@@ -247,10 +232,7 @@ fn every_command_explains_itself_whatever_the_environment() {
         assert_eq!(help.stderr, "", "{command:?}");
 
         let version = operator.run(&[command, &["--version"]].concat()).exits(0);
-        assert!(
-            version.stdout.contains(env!("CARGO_PKG_VERSION")),
-            "{command:?}: {version:?}"
-        );
+        assert!(version.stdout.contains(env!("CARGO_PKG_VERSION")), "{command:?}: {version:?}");
     }
     assert_eq!(operator.files(), Vec::<String>::new());
 }

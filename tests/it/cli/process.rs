@@ -30,10 +30,7 @@ impl Lines {
                 }
             }
         });
-        Self {
-            lines,
-            reader: Some(reader),
-        }
+        Self { lines, reader: Some(reader) }
     }
 
     pub(super) fn now(&self) -> Vec<String> {
@@ -78,11 +75,7 @@ impl Process {
         let started = Instant::now();
         loop {
             let has_ended = self.child.try_wait().unwrap();
-            let lines = if has_ended.is_some() {
-                self.stdout.last()
-            } else {
-                self.stdout.now()
-            };
+            let lines = if has_ended.is_some() { self.stdout.last() } else { self.stdout.now() };
             let found = lines
                 .iter()
                 .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -130,19 +123,12 @@ impl Server {
         Self {
             base: format!("http://{}", line["address"].as_str().unwrap()),
             process,
-            client: reqwest::Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .unwrap(),
+            client: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
         }
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("{API}/{path}")
-        };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("{API}/{path}") };
         self.client.request(method, format!("{}{path}", self.base))
     }
 
@@ -156,15 +142,12 @@ impl Server {
 
     /// Registers a user.
     pub(super) async fn register(&self, email: &str, password: &str) {
-        let answer = self
-            .post("users/register", &json!({"email": email, "password": password}))
-            .await;
+        let answer = self.post("users/register", &json!({"email": email, "password": password})).await;
         assert_eq!(answer.status, 201, "{answer:?}");
     }
 
     pub(super) async fn login(&self, email: &str, password: &str) -> Answer {
-        self.post("auth/login", &json!({"email": email, "password": password}))
-            .await
+        self.post("auth/login", &json!({"email": email, "password": password})).await
     }
 
     /// Registers `alice@example.com` with [`PASSWORD`] and signs her in.
@@ -184,12 +167,7 @@ impl Server {
     /// Kids of the published keys, which are those that sign.
     pub(super) async fn kids(&self) -> Vec<String> {
         let keys = self.get("/.well-known/jwks.json").await.json();
-        keys["keys"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|key| key["kid"].as_str().unwrap().to_owned())
-            .collect()
+        keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Ends the server and returns everything that it has logged.

@@ -57,9 +57,7 @@ async fn an_empty_directory_and_a_port_are_enough() {
 #[tokio::test]
 async fn every_line_of_the_log_is_an_object_and_none_holds_a_secret() {
     for level in ["info", "debug", "trace"] {
-        let operator = Operator::on(Engine::Sqlite)
-            .await
-            .with("AUTHSERVICE__LOG__LEVEL", level);
+        let operator = Operator::on(Engine::Sqlite).await.with("AUTHSERVICE__LOG__LEVEL", level);
         let server = operator.serve().await;
         let (email, password) = ("canary.address@example.com", "C4nary!Passw0rd");
         server.register(email, password).await;
@@ -71,21 +69,9 @@ async fn every_line_of_the_log_is_an_object_and_none_holds_a_secret() {
             secrets.extend(token.split('.').skip(1).map(str::to_owned));
         }
         assert_eq!(server.me(&next.access).await.status, 200);
-        server
-            .login(email, "C4nary!Wr0ng")
-            .await
-            .refused(401, "invalid_credentials");
-        server
-            .login("canary.nobody@example.com", password)
-            .await
-            .refused(401, "invalid_credentials");
-        assert_eq!(
-            server
-                .post("auth/login", &json!({"email": "canary.no.address", "password": 7}))
-                .await
-                .status,
-            422
-        );
+        server.login(email, "C4nary!Wr0ng").await.refused(401, "invalid_credentials");
+        server.login("canary.nobody@example.com", password).await.refused(401, "invalid_credentials");
+        assert_eq!(server.post("auth/login", &json!({"email": "canary.no.address", "password": 7})).await.status, 422);
         server.me("canary.no.token").await.refused(401, "invalid_token");
         server.refresh("canary.no.token").await.refused(401, "invalid_token");
         let strange = server
@@ -94,9 +80,7 @@ async fn every_line_of_the_log_is_an_object_and_none_holds_a_secret() {
             .header("user-agent", "canary-agent");
         assert_eq!(Answer::of(strange).await.status, 404);
         assert_eq!(
-            Answer::of(server.request(Method::POST, "auth/logout").bearer_auth(&next.refresh))
-                .await
-                .status,
+            Answer::of(server.request(Method::POST, "auth/logout").bearer_auth(&next.refresh)).await.status,
             204
         );
         secrets.extend(["canary", "C4nary"].map(str::to_owned));
@@ -108,10 +92,7 @@ async fn every_line_of_the_log_is_an_object_and_none_holds_a_secret() {
         assert!(lines.len() >= 10, "{level}: {lines:#?}");
         for line in &lines {
             let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{level}: {error}: {line}"));
-            assert!(
-                object["message"].is_string() && object["level"].is_string(),
-                "{level}: {line}"
-            );
+            assert!(object["message"].is_string() && object["level"].is_string(), "{level}: {line}");
             for secret in &secrets {
                 assert!(!line.contains(secret), "{level}: {secret} in {line}");
             }
@@ -127,10 +108,7 @@ async fn a_port_that_is_taken_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
 
-    let outcome = Operator::new()
-        .with("SERVICE_PORT", address.port().to_string())
-        .run(&["serve"])
-        .exits(69);
+    let outcome = Operator::new().with("SERVICE_PORT", address.port().to_string()).run(&["serve"]).exits(69);
 
     assert!(outcome.stderr.contains(&address.to_string()), "{outcome:?}");
     assert!(outcome.stderr.contains("in use"), "{outcome:?}");
@@ -149,16 +127,9 @@ async fn four_replicas_that_start_at_once_share_one_key() {
 
     let kids = servers[0].kids().await;
     assert_eq!(kids.len(), 1);
-    assert_eq!(
-        operator
-            .texts("SELECT kid FROM signing_keys WHERE purpose = 'signing'")
-            .await,
-        kids
-    );
+    assert_eq!(operator.texts("SELECT kid FROM signing_keys WHERE purpose = 'signing'").await, kids);
     // Of keys that are never published there is one of each purpose too.
-    let purposes = operator
-        .texts("SELECT purpose FROM signing_keys ORDER BY purpose")
-        .await;
+    let purposes = operator.texts("SELECT purpose FROM signing_keys ORDER BY purpose").await;
     assert!(purposes.is_sorted_by(|one, next| one < next), "{purposes:?}");
     assert_eq!(operator.files(), ["keys/encryption.key"]);
     let pair = servers[0].alice().await;
@@ -187,19 +158,10 @@ async fn keys_that_cannot_be_opened_stop_the_start_and_are_kept() {
         let operator = operator.with("AUTHSERVICE__KEYS__ENCRYPTION_KEY", "ab".repeat(31) + "cd");
         let other = operator.run(&["serve"]).exits(78);
 
-        assert!(
-            missing.stderr.contains("keys/encryption.key"),
-            "{engine:?}: {missing:?}"
-        );
+        assert!(missing.stderr.contains("keys/encryption.key"), "{engine:?}: {missing:?}");
         assert!(other.stderr.contains("nothing was changed"), "{engine:?}: {other:?}");
         assert!(!operator.path("keys/encryption.key").exists(), "{engine:?}");
-        assert_eq!(
-            operator
-                .texts("SELECT kid FROM signing_keys WHERE purpose = 'signing'")
-                .await,
-            kept,
-            "{engine:?}"
-        );
+        assert_eq!(operator.texts("SELECT kid FROM signing_keys WHERE purpose = 'signing'").await, kept, "{engine:?}");
 
         // The right key heals, given as a setting too.
         let operator = operator.with("AUTHSERVICE__KEYS__ENCRYPTION_KEY", key.trim());
@@ -243,10 +205,7 @@ async fn the_environment_of_the_seed_makes_the_server_of_the_seed() {
     copy_private(std::path::Path::new(KNOWN_KEY), &operator.path("private.pem"));
     let private = std::fs::read(KNOWN_KEY).unwrap();
     let public = openssl::pkey::PKey::private_key_from_pem(&private).unwrap();
-    operator.write(
-        "public.pem",
-        &String::from_utf8(public.public_key_to_pem().unwrap()).unwrap(),
-    );
+    operator.write("public.pem", &String::from_utf8(public.public_key_to_pem().unwrap()).unwrap());
 
     let server = operator.serve().await;
 
@@ -259,17 +218,10 @@ async fn the_environment_of_the_seed_makes_the_server_of_the_seed() {
     assert_eq!(claims(&pair.access)["kind"], "short");
     let refresh = claims(&pair.refresh);
     assert_eq!(refresh["kind"], "long");
-    assert_eq!(
-        refresh["exp"].as_i64().unwrap() - refresh["iat"].as_i64().unwrap(),
-        3600
-    );
-    let again = server
-        .request(Method::POST, "/api/v7/auth/refresh")
-        .bearer_auth(&pair.refresh);
+    assert_eq!(refresh["exp"].as_i64().unwrap() - refresh["iat"].as_i64().unwrap(), 3600);
+    let again = server.request(Method::POST, "/api/v7/auth/refresh").bearer_auth(&pair.refresh);
     assert_eq!(Answer::of(again).await.status, 200);
-    let swapped = server
-        .request(Method::GET, "/api/v7/users/me")
-        .bearer_auth(&pair.refresh);
+    let swapped = server.request(Method::GET, "/api/v7/users/me").bearer_auth(&pair.refresh);
     Answer::of(swapped).await.refused(400, "invalid_token_type");
     // The key that the seed used signs at once.
     let modulus = public.rsa().unwrap().n().to_vec();

@@ -20,10 +20,7 @@ fn shown(outcome: &Outcome, path: &str) -> (String, String) {
 fn shown_settings_name_their_sources_and_hold_no_secret() {
     let operator = Operator::new()
         .with("SERVICE_HOST", "0.0.0.0")
-        .with(
-            "DATABASE_URL",
-            "postgres://user:CANARY-1@db.internal:5433/name?sslpassword=CANARY-2",
-        )
+        .with("DATABASE_URL", "postgres://user:CANARY-1@db.internal:5433/name?sslpassword=CANARY-2")
         .with("AUTHSERVICE__KEYS__ENCRYPTION_KEY", KEY);
     operator.write("server.toml", "[server]\nport = 8080\n");
 
@@ -32,11 +29,7 @@ fn shown_settings_name_their_sources_and_hold_no_secret() {
     let rows = [
         ("server.host", "0.0.0.0", "SERVICE_HOST"),
         ("server.port", "8080", "server.toml"),
-        (
-            "database.url",
-            "postgres://user:***@db.internal:5433/name",
-            "DATABASE_URL",
-        ),
+        ("database.url", "postgres://user:***@db.internal:5433/name", "DATABASE_URL"),
         ("keys.encryption_key", "***", "AUTHSERVICE__KEYS__ENCRYPTION_KEY"),
         ("tokens.access_ttl_seconds", "900", "default"),
     ];
@@ -78,11 +71,7 @@ fn later_sources_win() {
             _ => operator.with("AUTHSERVICE__DATABASE__URL", "postgres://u@ours/n"),
         };
         let outcome = operator.run(&["config", "show"]).exits(0);
-        assert_eq!(
-            shown(&outcome, "database.url"),
-            (url.to_owned(), source.to_owned()),
-            "step {step}"
-        );
+        assert_eq!(shown(&outcome, "database.url"), (url.to_owned(), source.to_owned()), "step {step}");
     }
 
     let operator = operator.with("SERVICE_PORT", "2");
@@ -90,10 +79,7 @@ fn later_sources_win() {
     let operator = operator.with("AUTHSERVICE__SERVER__PORT", "3");
     let outcome = operator.run(&["config", "show"]);
     assert_eq!(shown(&outcome, "server.port").0, "3");
-    assert_eq!(
-        shown(&outcome, "server.host"),
-        ("192.0.2.1".to_owned(), "server.toml".to_owned())
-    );
+    assert_eq!(shown(&outcome, "server.host"), ("192.0.2.1".to_owned(), "server.toml".to_owned()));
 }
 
 #[test]
@@ -116,30 +102,15 @@ fn secrets_may_lie_in_files() {
     let masked = "postgres://u:***@from-a-file/n";
     let rows: [(&Environment, &str, &str); 6] = [
         (&[("DATABASE_URL_FILE", "url.txt")], "database.url", masked),
+        (&[("AUTHSERVICE__DATABASE__URL_FILE", "url.txt")], "database.url", masked),
         (
-            &[("AUTHSERVICE__DATABASE__URL_FILE", "url.txt")],
+            &[("AUTHSERVICE__DATABASE__URL_FILE", "url.txt"), ("DATABASE_URL", "postgres://u@other/n")],
             "database.url",
             masked,
         ),
+        (&[("AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE", "key.txt")], "keys.encryption_key", "***"),
         (
-            &[
-                ("AUTHSERVICE__DATABASE__URL_FILE", "url.txt"),
-                ("DATABASE_URL", "postgres://u@other/n"),
-            ],
-            "database.url",
-            masked,
-        ),
-        (
-            &[("AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE", "key.txt")],
-            "keys.encryption_key",
-            "***",
-        ),
-        (
-            &[
-                ("POSTGRES_DB", "n"),
-                ("POSTGRES_USER", "u"),
-                ("POSTGRES_PASSWORD_FILE", "password.txt"),
-            ],
+            &[("POSTGRES_DB", "n"), ("POSTGRES_USER", "u"), ("POSTGRES_PASSWORD_FILE", "password.txt")],
             "database.url",
             "postgres://u:***@localhost:5432/n",
         ),
@@ -152,11 +123,8 @@ fn secrets_may_lie_in_files() {
     for (environment, path, expected) in rows {
         let mut command = Operator::new();
         for (name, text) in environment {
-            let text = if name.ends_with("_FILE") {
-                operator.path(text).display().to_string()
-            } else {
-                (*text).to_owned()
-            };
+            let text =
+                if name.ends_with("_FILE") { operator.path(text).display().to_string() } else { (*text).to_owned() };
             command = command.with(name, text);
         }
         let outcome = command.run(&["config", "show"]).exits(0);
@@ -170,36 +138,11 @@ fn secrets_may_lie_in_files() {
 #[test]
 fn every_variable_of_the_seed_works_unchanged() {
     let rows = [
-        (
-            "POSTGRES_DB",
-            "Auth DB",
-            "database.url",
-            "postgres://user:***@db.internal:9999/Auth%20DB",
-        ),
-        (
-            "POSTGRES_USER",
-            "user",
-            "database.url",
-            "postgres://user:***@db.internal:9999/Auth%20DB",
-        ),
-        (
-            "POSTGRES_PASSWORD",
-            "p@ss/w:rd",
-            "database.url",
-            "postgres://user:***@db.internal:9999/Auth%20DB",
-        ),
-        (
-            "POSTGRES_HOST",
-            "db.internal",
-            "database.url",
-            "postgres://user:***@db.internal:9999/Auth%20DB",
-        ),
-        (
-            "POSTGRES_PORT",
-            "9999",
-            "database.url",
-            "postgres://user:***@db.internal:9999/Auth%20DB",
-        ),
+        ("POSTGRES_DB", "Auth DB", "database.url", "postgres://user:***@db.internal:9999/Auth%20DB"),
+        ("POSTGRES_USER", "user", "database.url", "postgres://user:***@db.internal:9999/Auth%20DB"),
+        ("POSTGRES_PASSWORD", "p@ss/w:rd", "database.url", "postgres://user:***@db.internal:9999/Auth%20DB"),
+        ("POSTGRES_HOST", "db.internal", "database.url", "postgres://user:***@db.internal:9999/Auth%20DB"),
+        ("POSTGRES_PORT", "9999", "database.url", "postgres://user:***@db.internal:9999/Auth%20DB"),
         ("SERVICE_HOST", "0.0.0.0", "server.host", "0.0.0.0"),
         ("SERVICE_PORT", "8080", "server.port", "8080"),
         ("API_V1_PREFIX", "/api/v7", "server.api_prefix", "/api/v7"),
@@ -209,26 +152,14 @@ fn every_variable_of_the_seed_works_unchanged() {
         ("JWT_REFRESH_TYPE", "long", "tokens.refresh_type", "long"),
         ("JWT_ACCESS_TTL_MIN", "5", "tokens.access_ttl_seconds", "300"),
         ("JWT_REFRESH_TTL_MIN", "60", "refresh.idle_ttl_seconds", "3600"),
-        (
-            "PRIVATE_KEY_PATH",
-            "certs/private.pem",
-            "keys.private_key_path",
-            "certs/private.pem",
-        ),
-        (
-            "PUBLIC_KEY_PATH",
-            "certs/public.pem",
-            "keys.public_key_path",
-            "certs/public.pem",
-        ),
+        ("PRIVATE_KEY_PATH", "certs/private.pem", "keys.private_key_path", "certs/private.pem"),
+        ("PUBLIC_KEY_PATH", "certs/public.pem", "keys.public_key_path", "certs/public.pem"),
         ("ECHO", "1", "log.level", "debug"),
         // Read by the seed and without effect here.
         ("SERVICE_RELOAD", "1", "server.port", "8080"),
         ("JWT_TOKEN_TYPE", "Bearer", "tokens.access_type", "short"),
     ];
-    let operator = rows
-        .iter()
-        .fold(Operator::new(), |operator, (name, text, ..)| operator.with(name, *text));
+    let operator = rows.iter().fold(Operator::new(), |operator, (name, text, ..)| operator.with(name, *text));
 
     let outcome = operator.run(&["config", "show"]).exits(0);
 
@@ -244,14 +175,9 @@ fn every_variable_of_the_seed_works_unchanged() {
         ("DB_HOST", "other.internal"),
         ("DB_PORT", "1111"),
     ];
-    let operator = names
-        .iter()
-        .fold(operator, |operator, (name, text)| operator.with(name, *text));
+    let operator = names.iter().fold(operator, |operator, (name, text)| operator.with(name, *text));
     let outcome = operator.run(&["config", "show"]).exits(0);
-    assert_eq!(
-        shown(&outcome, "database.url").0,
-        "postgres://someone:***@other.internal:1111/other"
-    );
+    assert_eq!(shown(&outcome, "database.url").0, "postgres://someone:***@other.internal:1111/other");
     assert!(!outcome.printed().contains("CANARY"));
 
     // The seed's echo is off by default and may be said to be off.

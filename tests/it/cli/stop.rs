@@ -11,9 +11,7 @@ use crate::support::{Answer, Engine, PASSWORD, jwt_header};
 
 #[tokio::test]
 async fn sigterm_drains_before_it_stops() {
-    let operator = Operator::on(Engine::Sqlite)
-        .await
-        .with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "1");
+    let operator = Operator::on(Engine::Sqlite).await.with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "1");
     let mut server = operator.serve().await;
     let pair = server.alice().await;
     assert_eq!(server.get("/health/ready").await.status, 200);
@@ -41,9 +39,7 @@ async fn sigterm_drains_before_it_stops() {
 
 #[tokio::test]
 async fn a_second_signal_ends_the_drain() {
-    let operator = Operator::on(Engine::Sqlite)
-        .await
-        .with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "300");
+    let operator = Operator::on(Engine::Sqlite).await.with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "300");
     for second in ["TERM", "INT"] {
         let mut server = operator.serve().await;
 
@@ -53,19 +49,13 @@ async fn a_second_signal_ends_the_drain() {
         server.process.signal(second);
 
         assert_eq!(server.process.ended().await, Some(0), "{second}");
-        assert!(
-            started.elapsed() < Duration::from_secs(3),
-            "{second}: {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < Duration::from_secs(3), "{second}: {:?}", started.elapsed());
     }
 }
 
 #[tokio::test]
 async fn a_signal_is_heard_as_soon_as_the_server_listens() {
-    let operator = Operator::on(Engine::Sqlite)
-        .await
-        .with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "0");
+    let operator = Operator::on(Engine::Sqlite).await.with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "0");
     for name in ["TERM", "INT"].repeat(5) {
         let mut server = operator.serve().await;
 
@@ -77,15 +67,11 @@ async fn a_signal_is_heard_as_soon_as_the_server_listens() {
 
 #[tokio::test]
 async fn sigint_stops_at_once_though_clients_are_connected() {
-    let operator = Operator::on(Engine::Sqlite)
-        .await
-        .with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "300");
+    let operator = Operator::on(Engine::Sqlite).await.with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "300");
     let mut server = operator.serve().await;
     // One connection that is kept alive after an answer, and one that has never said a word.
     assert_eq!(server.get("/health/live").await.status, 200);
-    let silent = TcpStream::connect(server.base.trim_start_matches("http://"))
-        .await
-        .unwrap();
+    let silent = TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
 
     let started = Instant::now();
@@ -108,10 +94,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
         body.len()
     );
     let mut stream = TcpStream::connect(&address).await.unwrap();
-    stream
-        .write_all(format!("{head}{}", &body[..10]).as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("{head}{}", &body[..10]).as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
 
     server.process.signal("INT");
@@ -126,10 +109,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     let answer = String::from_utf8_lossy(&answer);
-    assert!(
-        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("access_token"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("access_token"), "{answer}");
     assert_eq!(server.process.ended().await, Some(0));
 }
 

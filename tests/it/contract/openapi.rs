@@ -11,58 +11,20 @@ use crate::support::{Answer, Engine, PASSWORD, TestApp};
 /// The operations that clients of the seed were generated from: path, method, operationId, security scheme.
 const SEED: [(&str, &str, &str, Option<&str>); 8] = [
     ("/", "get", "start_test__get", None),
-    (
-        "/auth_api/v1/users/register",
-        "post",
-        "register_user_auth_api_v1_users_register_post",
-        None,
-    ),
-    (
-        "/auth_api/v1/users/me",
-        "get",
-        "me_auth_api_v1_users_me_get",
-        Some("AccessToken"),
-    ),
-    (
-        "/auth_api/v1/auth/login",
-        "post",
-        "login_auth_api_v1_auth_login_post",
-        None,
-    ),
-    (
-        "/auth_api/v1/auth/refresh",
-        "post",
-        "refresh_auth_api_v1_auth_refresh_post",
-        Some("RefreshToken"),
-    ),
-    (
-        "/auth_api/v1/auth/logout",
-        "post",
-        "logout_auth_api_v1_auth_logout_post",
-        Some("RefreshToken"),
-    ),
-    (
-        "/auth_api/v1/auth/logout-all",
-        "post",
-        "logout_all_auth_api_v1_auth_logout_all_post",
-        Some("AccessToken"),
-    ),
-    (
-        "/auth_api/v1/auth/sessions",
-        "get",
-        "list_my_sessions_auth_api_v1_auth_sessions_get",
-        Some("AccessToken"),
-    ),
+    ("/auth_api/v1/users/register", "post", "register_user_auth_api_v1_users_register_post", None),
+    ("/auth_api/v1/users/me", "get", "me_auth_api_v1_users_me_get", Some("AccessToken")),
+    ("/auth_api/v1/auth/login", "post", "login_auth_api_v1_auth_login_post", None),
+    ("/auth_api/v1/auth/refresh", "post", "refresh_auth_api_v1_auth_refresh_post", Some("RefreshToken")),
+    ("/auth_api/v1/auth/logout", "post", "logout_auth_api_v1_auth_logout_post", Some("RefreshToken")),
+    ("/auth_api/v1/auth/logout-all", "post", "logout_all_auth_api_v1_auth_logout_all_post", Some("AccessToken")),
+    ("/auth_api/v1/auth/sessions", "get", "list_my_sessions_auth_api_v1_auth_sessions_get", Some("AccessToken")),
 ];
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
 async fn document() -> (String, Value) {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
     let answer = app.get("/openapi.json").await;
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (200, "application/json")
-    );
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     (answer.body.clone(), answer.json())
 }
 
@@ -70,11 +32,7 @@ async fn document() -> (String, Value) {
 fn operations(document: &Value) -> Vec<(String, &Map<String, Value>)> {
     let paths = document["paths"].as_object().unwrap();
     let items = paths.iter().flat_map(|(path, item)| {
-        let methods = item
-            .as_object()
-            .unwrap()
-            .iter()
-            .filter(|(name, _)| METHODS.contains(&name.as_str()));
+        let methods = item.as_object().unwrap().iter().filter(|(name, _)| METHODS.contains(&name.as_str()));
         methods.map(move |(method, operation)| (format!("{method} {path}"), operation.as_object().unwrap()))
     });
     items.collect()
@@ -83,9 +41,7 @@ fn operations(document: &Value) -> Vec<(String, &Map<String, Value>)> {
 /// The schema behind a reference.
 fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"].as_str() {
-        Some(reference) => document
-            .pointer(reference.trim_start_matches('#'))
-            .unwrap_or_else(|| panic!("{reference}")),
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference}")),
         None => schema,
     }
 }
@@ -103,11 +59,8 @@ async fn every_operation_of_the_seed_is_there_under_its_name() {
         let operation = &document["paths"][path][method];
         assert_eq!(operation["operationId"], id, "{method} {path}");
         let security = operation["security"].as_array().cloned().unwrap_or_default();
-        let schemes: Vec<&str> = security
-            .iter()
-            .flat_map(|one| one.as_object().unwrap().keys())
-            .map(String::as_str)
-            .collect();
+        let schemes: Vec<&str> =
+            security.iter().flat_map(|one| one.as_object().unwrap().keys()).map(String::as_str).collect();
         assert_eq!(schemes, scheme.into_iter().collect::<Vec<_>>(), "{method} {path}");
     }
     for scheme in ["AccessToken", "RefreshToken"] {
@@ -124,16 +77,11 @@ async fn every_operation_of_the_seed_is_there_under_its_name() {
 async fn operations_are_named_once_and_explained() {
     let (_, document) = document().await;
     let operations = operations(&document);
-    let ids: BTreeSet<&str> = operations
-        .iter()
-        .map(|(_, operation)| operation["operationId"].as_str().unwrap())
-        .collect();
+    let ids: BTreeSet<&str> =
+        operations.iter().map(|(_, operation)| operation["operationId"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), operations.len());
     for (name, operation) in operations {
-        assert!(
-            !operation["summary"].as_str().unwrap_or_default().is_empty(),
-            "{name} has no summary"
-        );
+        assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{name} has no summary");
     }
 }
 
@@ -194,10 +142,7 @@ async fn every_code_stands_where_it_can_come() {
             }
             let example = &response["content"]["application/json"]["schema"]["example"]["error"]["code"];
             if let Some(code) = example.as_str() {
-                assert!(
-                    codes.contains(code) && description.contains(&format!("`{code}`")),
-                    "{name} {status}: {code}"
-                );
+                assert!(codes.contains(code) && description.contains(&format!("`{code}`")), "{name} {status}: {code}");
             }
             let headers: Vec<String> = response["headers"]
                 .as_object()
@@ -207,11 +152,7 @@ async fn every_code_stands_where_it_can_come() {
                 .collect();
             let has = |header: &str| headers.iter().any(|name| name == header);
             assert_eq!(has("www-authenticate"), status == "401", "{name} {status}");
-            assert_eq!(
-                has("retry-after"),
-                status == "429" || status == "503",
-                "{name} {status}"
-            );
+            assert_eq!(has("retry-after"), status == "429" || status == "503", "{name} {status}");
         }
     }
     assert_eq!(seen, codes);
@@ -250,18 +191,9 @@ async fn real_answers_are_as_the_document_says() {
         ("post", "users/register", app.post("users/register", &credentials).await),
         ("post", "users/register", app.post("users/register", &credentials).await),
         ("post", "users/register", app.post("users/register", &json!({})).await),
-        (
-            "post",
-            "users/register",
-            Answer::of(app.request(Method::POST, "users/register").body("{")).await,
-        ),
+        ("post", "users/register", Answer::of(app.request(Method::POST, "users/register").body("{")).await),
         ("post", "auth/login", app.post("auth/login", &credentials).await),
-        (
-            "post",
-            "auth/login",
-            app.post("auth/login", &json!({"email": "a@b.example", "password": PASSWORD}))
-                .await,
-        ),
+        ("post", "auth/login", app.post("auth/login", &json!({"email": "a@b.example", "password": PASSWORD})).await),
     ];
     let pair = app.sign_in("alice@example.com").await;
     let with_token = [
@@ -272,11 +204,7 @@ async fn real_answers_are_as_the_document_says() {
         ("get", "auth/sessions", app.get("auth/sessions?access_token=x").await),
         ("post", "auth/refresh", app.refresh(&pair.refresh).await),
         ("post", "auth/refresh", app.refresh(&pair.access).await),
-        (
-            "post",
-            "auth/logout-all",
-            app.with_token(Method::POST, "auth/logout-all", "x").await,
-        ),
+        ("post", "auth/logout-all", app.with_token(Method::POST, "auth/logout-all", "x").await),
     ];
     let mut faults = Vec::new();
     for (method, path, answer) in rows.into_iter().chain(with_token) {
@@ -289,9 +217,7 @@ async fn real_answers_are_as_the_document_says() {
         }
         let schema = &response["content"]["application/json"]["schema"];
         faults.extend(
-            faults_of(&document, schema, &answer.json(), "$")
-                .into_iter()
-                .map(|fault| format!("{name}: {fault}")),
+            faults_of(&document, schema, &answer.json(), "$").into_iter().map(|fault| format!("{name}: {fault}")),
         );
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -302,20 +228,11 @@ fn faults_of(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<S
     let schema = resolved(document, schema);
     let alternatives = ["oneOf", "anyOf"].iter().find_map(|name| schema[*name].as_array());
     if let Some(alternatives) = alternatives {
-        let fits = alternatives
-            .iter()
-            .any(|one| faults_of(document, one, value, at).is_empty());
-        return if fits {
-            Vec::new()
-        } else {
-            vec![format!("{at}: fits no alternative: {value}")]
-        };
+        let fits = alternatives.iter().any(|one| faults_of(document, one, value, at).is_empty());
+        return if fits { Vec::new() } else { vec![format!("{at}: fits no alternative: {value}")] };
     }
     if let Some(parts) = schema["allOf"].as_array() {
-        return parts
-            .iter()
-            .flat_map(|part| faults_of(document, part, value, at))
-            .collect();
+        return parts.iter().flat_map(|part| faults_of(document, part, value, at)).collect();
     }
     let is_right = match (schema["type"].as_str(), value) {
         (_, Value::Null) => schema["nullable"] == true,
@@ -324,23 +241,17 @@ fn faults_of(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<S
         | (Some("array"), Value::Array(_))
         | (Some("number"), Value::Number(_))
         | (Some("boolean"), Value::Bool(_)) => true,
-        (Some("string"), Value::String(text)) => schema["enum"]
-            .as_array()
-            .is_none_or(|texts| texts.iter().any(|one| one == text.as_str())),
+        (Some("string"), Value::String(text)) => {
+            schema["enum"].as_array().is_none_or(|texts| texts.iter().any(|one| one == text.as_str()))
+        }
         (Some("integer"), Value::Number(number)) => number.is_i64(),
         _ => false,
     };
     if !is_right {
         return vec![format!("{at}: {value} is no {}", schema["type"])];
     }
-    let required = schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str);
-    let missing = required
-        .filter(|name| value.get(name).is_none())
-        .map(|name| format!("{at}.{name}: is missing"));
+    let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let missing = required.filter(|name| value.get(name).is_none()).map(|name| format!("{at}.{name}: is missing"));
     let mut faults: Vec<String> = missing.collect();
     for (name, inner) in value.as_object().into_iter().flatten() {
         let at = format!("{at}.{name}");

@@ -64,11 +64,7 @@ fn every_setting_is_explained() {
     for setting in settings {
         let name = format!("{}.{}", setting.section, setting.key);
         assert!(setting.meaning.len() > 10, "{name} is not explained");
-        assert!(
-            setting.meaning.ends_with(['.', ')', '"']),
-            "{name}: {}",
-            setting.meaning
-        );
+        assert!(setting.meaning.ends_with(['.', ')', '"']), "{name}: {}", setting.meaning);
     }
 }
 
@@ -110,10 +106,7 @@ fn every_name_in_the_table_works() {
     let config = Config::load(None, &environment).unwrap();
 
     for name in environment.keys() {
-        assert!(
-            config.show().lines().any(|line| line.ends_with(&format!("# {name}"))),
-            "{name}"
-        );
+        assert!(config.show().lines().any(|line| line.ends_with(&format!("# {name}"))), "{name}");
     }
 }
 
@@ -135,19 +128,11 @@ fn the_table_of_settings_is_current() {
             page.push_str(&head);
         }
         let name = format!("{}.{}", setting.section, setting.key);
-        let file = if SECRETS.contains(&name.as_str()) {
-            " (or with `_FILE` appended: a file that holds it)"
-        } else {
-            ""
-        };
+        let file =
+            if SECRETS.contains(&name.as_str()) { " (or with `_FILE` appended: a file that holds it)" } else { "" };
         let meaning = setting.meaning.replace('|', "\\|").replace('<', "&lt;");
         let (environment, default) = (setting.environment(), &setting.default);
-        writeln!(
-            page,
-            "| `{}` | `{environment}`{file} | `{default}` | {meaning} |",
-            setting.key
-        )
-        .unwrap();
+        writeln!(page, "| `{}` | `{environment}`{file} | `{default}` | {meaning} |", setting.key).unwrap();
     }
     assert_current("docs/configuration.md", &page);
 }

@@ -50,11 +50,7 @@ async fn pages() -> Vec<(&'static str, Page, String, String)> {
     let mut pages = Vec::new();
     for path in PAGES {
         let answer = app.get(path).await;
-        assert_eq!(
-            (answer.status, answer.header("content-type")),
-            (200, "text/html; charset=utf-8"),
-            "{path}"
-        );
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
         let policy = answer.header("content-security-policy").to_owned();
         pages.push((path, Page::parse(&answer.body), policy, answer.body));
     }
@@ -103,16 +99,8 @@ async fn the_policy_allows_exactly_the_scripts_of_the_page() {
     for (path, page, policy, html) in pages().await {
         // HTML 13.2.3.5: a browser hashes the text after it has replaced these.
         assert!(!html.contains('\r') && !html.contains('\0'), "{path}");
-        assert!(
-            !policy.contains("http:") && !policy.contains("https:") && !policy.contains('*'),
-            "{path}: {policy}"
-        );
-        for directive in [
-            "default-src 'none'",
-            "frame-ancestors 'none'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ] {
+        assert!(!policy.contains("http:") && !policy.contains("https:") && !policy.contains('*'), "{path}: {policy}");
+        for directive in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
             assert!(policy.contains(directive), "{path}: {directive}");
         }
         let allowed: Vec<&str> = policy
@@ -125,10 +113,7 @@ async fn the_policy_allows_exactly_the_scripts_of_the_page() {
         let mut hashes: Vec<String> = Vec::new();
         for (tag, text) in &page.scripts {
             assert!(!tag.contains("src="), "{path}: {tag}");
-            assert!(
-                !is_escaped_twice(text),
-                "{path}: a browser would not end it where we do"
-            );
+            assert!(!is_escaped_twice(text), "{path}: a browser would not end it where we do");
             let hash = BASE64_STANDARD.encode(openssl::sha::sha256(text.as_bytes()));
             hashes.push(format!("'sha256-{hash}'"));
         }
@@ -161,11 +146,7 @@ fn is_escaped_twice(script: &str) -> bool {
 #[tokio::test]
 async fn the_viewers_show_the_served_document() {
     for (path, _, _, html) in pages().await.into_iter().take(2) {
-        for operation in [
-            "/auth_api/v1/auth/refresh",
-            "start_test__get",
-            "login_auth_api_v1_auth_login_post",
-        ] {
+        for operation in ["/auth_api/v1/auth/refresh", "start_test__get", "login_auth_api_v1_auth_login_post"] {
             assert!(html.contains(operation), "{path}: {operation}");
         }
     }
@@ -175,18 +156,9 @@ async fn the_viewers_show_the_served_document() {
 #[tokio::test]
 async fn an_api_answer_is_no_document() {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
-    for path in [
-        "/openapi.json",
-        "/",
-        "/health/live",
-        "/.well-known/jwks.json",
-        "/auth_api/v1/users/me",
-    ] {
+    for path in ["/openapi.json", "/", "/health/live", "/.well-known/jwks.json", "/auth_api/v1/users/me"] {
         let answer = app.get(path).await;
         let policy = answer.header("content-security-policy");
-        assert!(
-            policy.starts_with("default-src 'none'") && !policy.contains("script-src"),
-            "{path}: {policy}"
-        );
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("script-src"), "{path}: {policy}");
     }
 }

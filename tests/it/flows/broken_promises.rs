@@ -26,9 +26,7 @@ async fn section_9_1_reuse_detection_persists() {
         let newest = app.refresh(&stolen.refresh).await.pair();
         app.advance(TimeDelta::seconds(30));
 
-        app.refresh(&stolen.refresh)
-            .await
-            .refused(401, "refresh_reuse_detected");
+        app.refresh(&stolen.refresh).await.refused(401, "refresh_reuse_detected");
 
         is_over(&app, &newest, "REUSE_DETECTED").await;
         is_over(&app.another_replica().await, &newest, "REUSE_DETECTED").await;
@@ -90,9 +88,7 @@ async fn section_9_4_an_address_is_unique_and_known_in_any_case() {
         app.register("Alice@Example.com").await;
 
         for email in ["alice@example.com", "ALICE@EXAMPLE.COM", "aLiCe@example.COM"] {
-            let taken = app
-                .post("users/register", &json!({"email": email, "password": PASSWORD}))
-                .await;
+            let taken = app.post("users/register", &json!({"email": email, "password": PASSWORD})).await;
             taken.refused(409, "email_taken");
             let me = app.me(&app.sign_in(email).await.access).await.json();
             assert_eq!(me["email"], "Alice@example.com");
@@ -120,17 +116,9 @@ async fn section_9_5_the_documented_errors_have_the_shape_of_the_wire() {
             ("/auth/refresh", "post", app.refresh("x").await),
             ("/auth/refresh", "post", app.refresh(&pair.access).await),
             ("/auth/logout", "post", app.logout("x").await),
-            (
-                "/auth/logout-all",
-                "post",
-                app.post("auth/logout-all", &json!({})).await,
-            ),
+            ("/auth/logout-all", "post", app.post("auth/logout-all", &json!({})).await),
             ("/auth/sessions", "get", app.sessions("x").await),
-            (
-                "/auth/sessions/{session_id}",
-                "delete",
-                app.with_token(Method::DELETE, &no_session, &pair.access).await,
-            ),
+            ("/auth/sessions/{session_id}", "delete", app.with_token(Method::DELETE, &no_session, &pair.access).await),
         ];
         for (path, method, answer) in rows {
             let operation = &document["paths"][format!("/auth_api/v1{path}")][method];
@@ -152,13 +140,8 @@ async fn section_9_5_the_documented_errors_have_the_shape_of_the_wire() {
 fn shape(value: &Value) -> Value {
     match value {
         // What a faulty field holds beside its names depends on the fault.
-        Value::Array(items) => json!([items
-            .iter()
-            .all(|item| item["type"].is_string() && item["loc"].is_array())]),
-        Value::Object(object) => object
-            .iter()
-            .map(|(name, value)| (name.clone(), shape(value)))
-            .collect(),
+        Value::Array(items) => json!([items.iter().all(|item| item["type"].is_string() && item["loc"].is_array())]),
+        Value::Object(object) => object.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
         _ => Value::Null,
     }
 }
@@ -240,9 +223,7 @@ async fn section_9_8_a_rejected_password_is_not_echoed() {
                 assert!(!answer.body.contains("S3same"), "{path} {body}: {answer:?}");
             }
             let broken = format!("{{\"email\":\"{ALICE}\",\"password\":\"{secret}");
-            let request = app
-                .request(Method::POST, path)
-                .header("content-type", "application/json");
+            let request = app.request(Method::POST, path).header("content-type", "application/json");
             let answer = Answer::of(request.body(broken)).await;
             assert_eq!(answer.status, 422, "{answer:?}");
             assert!(!answer.body.contains("S3same"), "{answer:?}");
@@ -336,9 +317,7 @@ async fn section_9_10_x_forwarded_for_is_not_believed_and_harms_nothing() {
 }
 
 async fn forwarded_sign_in(app: &TestApp, forwarded_for: &str) -> Answer {
-    let request = app
-        .request(Method::POST, "auth/login")
-        .header("x-forwarded-for", forwarded_for);
+    let request = app.request(Method::POST, "auth/login").header("x-forwarded-for", forwarded_for);
     Answer::of(request.json(&json!({"email": ALICE, "password": PASSWORD}))).await
 }
 
@@ -352,10 +331,7 @@ fn section_9_11_no_key_and_no_env_file_is_committed() {
         assert!(name != ".env" && !name.starts_with(".env."), "{}", path.display());
         let is_of_tests = path.starts_with("tests");
         assert!(
-            is_of_tests
-                || !["pem", "key", "p12"]
-                    .iter()
-                    .any(|end| name.ends_with(&format!(".{end}"))),
+            is_of_tests || !["pem", "key", "p12"].iter().any(|end| name.ends_with(&format!(".{end}"))),
             "{}",
             path.display()
         );
@@ -376,17 +352,10 @@ fn committed_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        let shown = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            &folder
-        };
+        let shown = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
         for entry in fs::read_dir(shown).unwrap() {
             let entry = entry.unwrap();
-            let (path, name) = (
-                folder.join(entry.file_name()),
-                entry.file_name().to_string_lossy().into_owned(),
-            );
+            let (path, name) = (folder.join(entry.file_name()), entry.file_name().to_string_lossy().into_owned());
             let is_ignored = ["target", ".git", "node_modules", "__pycache__"].contains(&name.as_str())
                 || [".db", ".db-shm", ".db-wal"].iter().any(|end| name.ends_with(end))
                 || (folder == Path::new("keys") && name != "README.md");
@@ -461,11 +430,7 @@ async fn section_9_14_ended_and_expired_sessions_leave_the_list_and_then_the_tab
         live = app.refresh(&live.refresh).await.pair();
         app.advance(TimeDelta::days(7));
         live = app.refresh(&live.refresh).await.pair();
-        assert_eq!(
-            listed(&live.access).await,
-            1,
-            "the one that nobody refreshed has expired"
-        );
+        assert_eq!(listed(&live.access).await, 1, "the one that nobody refreshed has expired");
 
         app.advance(TimeDelta::days(7));
         live = app.refresh(&live.refresh).await.pair();

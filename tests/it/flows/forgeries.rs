@@ -15,12 +15,7 @@ use crate::support::{Engine, Pair, TestApp, claims, each_engine};
 async fn is_untouched(app: &TestApp, before: &[refresh_token::Model], pair: &Pair) {
     assert_eq!(families(app).await, before);
     assert_eq!(app.me(&pair.access).await.status, 200);
-    for event in [
-        "refresh_reuse",
-        "refresh_from_the_future",
-        "logged_out",
-        "refresh_retry",
-    ] {
+    for event in ["refresh_reuse", "refresh_from_the_future", "logged_out", "refresh_retry"] {
         assert!(events(app, event).await.is_empty(), "{event}");
     }
 }
@@ -36,11 +31,7 @@ async fn a_token_that_is_not_authentic_never_revokes_anything() {
 
         let mut forgeries = flipped(&pair.refresh);
         forgeries.extend(flipped(&older.refresh));
-        forgeries.extend(
-            (1..pair.refresh.len())
-                .step_by(41)
-                .map(|length| pair.refresh[..length].to_owned()),
-        );
+        forgeries.extend((1..pair.refresh.len()).step_by(41).map(|length| pair.refresh[..length].to_owned()));
         forgeries.extend(truncated(&pair.refresh));
         forgeries.extend(extended(&pair.refresh));
         forgeries.extend(spliced(&pair.refresh, &other.refresh));
@@ -48,11 +39,7 @@ async fn a_token_that_is_not_authentic_never_revokes_anything() {
         for forgery in &forgeries {
             for answer in [app.refresh(forgery).await, app.logout(forgery).await] {
                 assert_eq!(answer.header("www-authenticate"), "Bearer", "{forgery}");
-                assert_eq!(
-                    (answer.status, answer.code().as_str()),
-                    (401, "invalid_token"),
-                    "{forgery}"
-                );
+                assert_eq!((answer.status, answer.code().as_str()), (401, "invalid_token"), "{forgery}");
             }
         }
 
@@ -117,17 +104,9 @@ async fn a_token_signed_with_the_stolen_key_proves_nothing_and_revokes_nothing()
             ("no exp", without(&own, "exp"), invalid),
             ("no iat", without(&own, "iat"), invalid),
             ("generation is a text", changed(&own, "gen", &json!("1")), invalid),
-            (
-                "another issuer",
-                changed(&own, "iss", &json!("https://elsewhere.example")),
-                invalid,
-            ),
+            ("another issuer", changed(&own, "iss", &json!("https://elsewhere.example")), invalid),
             ("another audience", changed(&own, "aud", &own["iss"]), invalid),
-            (
-                "typed as access",
-                changed(&own, "type", &json!("access")),
-                (400, "invalid_token_type"),
-            ),
+            ("typed as access", changed(&own, "type", &json!("access")), (400, "invalid_token_type")),
         ];
         for (name, forged, (status, code)) in rows {
             let forgery = sign(&pair.refresh, &forged);
@@ -135,20 +114,14 @@ async fn a_token_signed_with_the_stolen_key_proves_nothing_and_revokes_nothing()
             let answer = app.refresh(&forgery).await;
             let _ = app.logout(&forgery).await;
 
-            assert_eq!(
-                (answer.status, answer.code().as_str()),
-                (status, code),
-                "{engine:?}: {name}"
-            );
+            assert_eq!((answer.status, answer.code().as_str()), (status, code), "{engine:?}: {name}");
             assert_eq!(families(&app).await, before, "{engine:?}: {name}");
         }
         is_untouched(&app, &before, &pair).await;
         // The forger signs as the server does: what was not changed is accepted.
         assert_eq!(sign(&pair.refresh, &own), pair.refresh);
         // The row judges, not `exp`.
-        app.refresh(&sign(&pair.refresh, &changed(&own, "exp", &own["iat"])))
-            .await
-            .pair();
+        app.refresh(&sign(&pair.refresh, &changed(&own, "exp", &own["iat"]))).await.pair();
     }
 }
 
@@ -200,10 +173,7 @@ fn extended(token: &str) -> [String; 7] {
 fn spliced(one: &str, other: &str) -> Vec<String> {
     let (own, foreign): (Vec<&str>, Vec<&str>) = (one.split('.').collect(), other.split('.').collect());
     let (own_claims, foreign_claims) = (claims(one), claims(other));
-    let mut forgeries = vec![
-        [own[0], own[1], foreign[2]].join("."),
-        [own[0], foreign[1], own[2]].join("."),
-    ];
+    let mut forgeries = vec![[own[0], own[1], foreign[2]].join("."), [own[0], foreign[1], own[2]].join(".")];
     for claim in ["sid", "fam", "jti", "gen"] {
         if own_claims[claim] != foreign_claims[claim] {
             let payload = encode(&changed(&own_claims, claim, &foreign_claims[claim]));
@@ -220,13 +190,8 @@ fn changed(claims: &Value, name: &str, value: &Value) -> Value {
 }
 
 fn without(claims: &Value, name: &str) -> Value {
-    let kept: Map<String, Value> = claims
-        .as_object()
-        .unwrap()
-        .clone()
-        .into_iter()
-        .filter(|(key, _)| key != name)
-        .collect();
+    let kept: Map<String, Value> =
+        claims.as_object().unwrap().clone().into_iter().filter(|(key, _)| key != name).collect();
     Value::Object(kept)
 }
 

@@ -14,10 +14,8 @@ const WINDOW: TimeDelta = TimeDelta::seconds(30);
 const IDLE: TimeDelta = TimeDelta::days(14);
 const ABSOLUTE: TimeDelta = TimeDelta::days(60);
 const CAP: usize = 4;
-const SETTINGS: [(&str, &str); 2] = [
-    ("AUTHSERVICE__REFRESH__ABSOLUTE_TTL_SECONDS", "5184000"),
-    ("AUTHSERVICE__REFRESH__MAX_SESSIONS_PER_USER", "4"),
-];
+const SETTINGS: [(&str, &str); 2] =
+    [("AUTHSERVICE__REFRESH__ABSOLUTE_TTL_SECONDS", "5184000"), ("AUTHSERVICE__REFRESH__MAX_SESSIONS_PER_USER", "4")];
 
 /// splitmix64: small, seeded, good enough to choose steps.
 struct Dice(u64);
@@ -112,21 +110,10 @@ impl Model {
             let email = format!("user{number}@example.com");
             first.register(&email).await;
             let password = crate::support::PASSWORD.to_owned();
-            users.push(User {
-                email,
-                password,
-                is_active: true,
-            });
+            users.push(User { email, password, is_active: true });
         }
         let apps = [first, second];
-        Self {
-            apps,
-            users,
-            sessions: Vec::new(),
-            dice: Dice(seed),
-            told: Vec::new(),
-            has_other_algorithm: false,
-        }
+        Self { apps, users, sessions: Vec::new(), dice: Dice(seed), told: Vec::new(), has_other_algorithm: false }
     }
 
     fn now(&self) -> DateTime<Utc> {
@@ -247,18 +234,15 @@ impl Model {
         let token = self.sessions[number].tokens.last().unwrap().clone();
         let (one, two) = tokio::join!(self.apps[0].refresh(&token), self.apps[1].refresh(&token));
         let session = &mut self.sessions[number];
-        match expected {
-            Expected::Refused(code) => {
-                session.assert_refused(&one, code, now);
-                session.assert_refused(&two, code, now);
-            }
-            _ => {
-                let (one, two) = (one.pair(), two.pair());
-                assert_eq!(one.refresh, two.refresh, "no fork");
-                session.access = one.access;
-                session.step(one.refresh, now);
-            }
+        if let Expected::Refused(code) = expected {
+            session.assert_refused(&one, code, now);
+            session.assert_refused(&two, code, now);
+            return;
         }
+        let (one, two) = (one.pair(), two.pair());
+        assert_eq!(one.refresh, two.refresh, "no fork");
+        session.access = one.access;
+        session.step(one.refresh, now);
     }
 
     async fn me(&mut self, number: usize) {
@@ -293,9 +277,7 @@ impl Model {
         let is_accepted = claims(&session.access)["exp"].as_i64().unwrap() > now.timestamp()
             && self.users[session.user].is_active
             && !session.has_ended;
-        let answer = self.apps[app]
-            .with_token(Method::POST, "auth/logout-all", &session.access)
-            .await;
+        let answer = self.apps[app].with_token(Method::POST, "auth/logout-all", &session.access).await;
         assert_eq!(answer.status == 204, is_accepted, "{answer:?}");
         if is_accepted {
             let user = session.user;
@@ -309,10 +291,7 @@ impl Model {
         let password = format!("Another!Passw0rd-{}", self.dice.roll(1000));
         let email = Email::parse(&self.users[number].email).unwrap();
         let accounts = &self.apps[1].app.accounts;
-        accounts
-            .set_password(&email, password.clone().into(), self.now())
-            .await
-            .unwrap();
+        accounts.set_password(&email, password.clone().into(), self.now()).await.unwrap();
         self.users[number].password = password;
         self.tell(format!("set the password of user {number}"));
         self.end_all(number);
@@ -322,12 +301,7 @@ impl Model {
         let number = self.dice.roll(self.users.len());
         let is_active = !self.users[number].is_active;
         let email = Email::parse(&self.users[number].email).unwrap();
-        self.apps[0]
-            .app
-            .accounts
-            .set_active(&email, is_active, self.now())
-            .await
-            .unwrap();
+        self.apps[0].app.accounts.set_active(&email, is_active, self.now()).await.unwrap();
         self.users[number].is_active = is_active;
         self.tell(format!("user {number} is active: {is_active}"));
         if !is_active {
@@ -339,19 +313,14 @@ impl Model {
     async fn rotate_keys(&mut self) {
         self.has_other_algorithm = !self.has_other_algorithm;
         let algorithm = if self.has_other_algorithm { "EdDSA" } else { "RS256" };
-        self.apps[1] = self.apps[0]
-            .another_replica_with(&[("AUTHSERVICE__KEYS__ALGORITHM", algorithm)])
-            .await;
+        self.apps[1] = self.apps[0].another_replica_with(&[("AUTHSERVICE__KEYS__ALGORITHM", algorithm)]).await;
         self.tell(format!("a key for {algorithm} is announced"));
         self.apps[1].advance(TimeDelta::seconds(2 * 300 + 60));
         self.apps[0] = self.apps[1].another_replica().await;
     }
 
     fn end_all(&mut self, user: usize) {
-        self.sessions
-            .iter_mut()
-            .filter(|session| session.user == user)
-            .for_each(|session| session.has_ended = true);
+        self.sessions.iter_mut().filter(|session| session.user == user).for_each(|session| session.has_ended = true);
     }
 }
 
@@ -369,10 +338,7 @@ async fn walk(engine: Engine) {
         let told = model.told.clone();
         let done = std::panic::AssertUnwindSafe(model.step());
         if let Err(panic) = futures_util::FutureExt::catch_unwind(done).await {
-            eprintln!(
-                "step {step} of MODEL_SEED={seed} on {engine:?}; before it:\n{}",
-                told.join("\n")
-            );
+            eprintln!("step {step} of MODEL_SEED={seed} on {engine:?}; before it:\n{}", told.join("\n"));
             std::panic::resume_unwind(panic);
         }
     }

@@ -37,10 +37,7 @@ async fn an_opaque_token_lives_and_dies_as_a_signed_one_does() {
         assert_eq!(again.refresh, second.refresh);
         assert_ne!(again.access, second.access);
         let third = app.refresh(&second.refresh).await.pair();
-        assert_eq!(
-            HashSet::from([&first.refresh, &second.refresh, &third.refresh]).len(),
-            3
-        );
+        assert_eq!(HashSet::from([&first.refresh, &second.refresh, &third.refresh]).len(), 3);
         assert_eq!(end_of(&app, &third).await, None);
 
         app.refresh(&first.refresh).await.refused(401, "refresh_reuse_detected");
@@ -52,9 +49,7 @@ async fn an_opaque_token_lives_and_dies_as_a_signed_one_does() {
 
         let newest = app.refresh(&other.refresh).await.pair();
         assert_eq!(app.logout(&other.refresh).await.status, 204);
-        app.refresh(&newest.refresh)
-            .await
-            .refused(401, "refresh_reuse_detected");
+        app.refresh(&newest.refresh).await.refused(401, "refresh_reuse_detected");
         assert_eq!(end_of(&app, &newest).await.as_deref(), Some("USER_LOGOUT"));
 
         let idle = app.sign_in(ALICE).await;
@@ -117,16 +112,8 @@ async fn an_opaque_token_that_was_changed_never_revokes_anything() {
         forgeries.extend(["A", "=", ".", ".AA"].map(|end| format!("{}{end}", pair.refresh)));
         forgeries.extend(["rt2.", "RT1.", "rt1", ""].map(|start| pair.refresh.replacen("rt1.", start, 1)));
         for forgery in &forgeries {
-            for answer in [
-                app.refresh(forgery).await,
-                app.logout(forgery).await,
-                app.me(forgery).await,
-            ] {
-                assert_eq!(
-                    (answer.status, answer.code().as_str()),
-                    (401, "invalid_token"),
-                    "{forgery}"
-                );
+            for answer in [app.refresh(forgery).await, app.logout(forgery).await, app.me(forgery).await] {
+                assert_eq!((answer.status, answer.code().as_str()), (401, "invalid_token"), "{forgery}");
             }
         }
 

@@ -77,10 +77,8 @@ async fn a_theft_that_races_refreshes_of_the_newest_token_ends_the_session() {
             replicas[0].advance(TimeDelta::seconds(30));
             let mut tasks = JoinSet::new();
             for (index, (stolen, newest)) in sessions.iter().zip(&newest).enumerate() {
-                for (index, token) in [&newest.refresh, &stolen.refresh, &newest.refresh]
-                    .iter()
-                    .enumerate()
-                    .skip(index % 2)
+                for (index, token) in
+                    [&newest.refresh, &stolen.refresh, &newest.refresh].iter().enumerate().skip(index % 2)
                 {
                     let request = replicas[index % 2].request(Method::POST, "auth/refresh");
                     tasks.spawn(Answer::of(request.bearer_auth(token)));
@@ -194,15 +192,10 @@ impl Ender {
                 }
             }
             Self::LogoutAll => {
-                let answer = app
-                    .with_token(Method::POST, "auth/logout-all", &sessions[0].access)
-                    .await;
+                let answer = app.with_token(Method::POST, "auth/logout-all", &sessions[0].access).await;
                 assert_eq!(answer.status, 204, "{answer:?}");
             }
-            Self::PasswordChange => accounts
-                .set_password(&email(), NEW_PASSWORD.into(), app.now())
-                .await
-                .unwrap(),
+            Self::PasswordChange => accounts.set_password(&email(), NEW_PASSWORD.into(), app.now()).await.unwrap(),
             Self::Deactivation => {
                 assert!(accounts.set_active(&email(), false, app.now()).await.unwrap());
             }
@@ -226,11 +219,7 @@ async fn race(ender: Ender) {
             let answered = Arc::new(Semaphore::new(0));
             let mut clients = JoinSet::new();
             for pair in sessions.clone() {
-                clients.spawn(refresh_until_refused(
-                    Arc::clone(&replicas),
-                    pair,
-                    Arc::clone(&answered),
-                ));
+                clients.spawn(refresh_until_refused(Arc::clone(&replicas), pair, Arc::clone(&answered)));
             }
 
             // Later in each round: after the first answer, or in the midst of the second or third step.
@@ -243,9 +232,7 @@ async fn race(ender: Ender) {
                 let newest = histories[0].last().unwrap();
                 for app in &*replicas {
                     app.me(&newest.access).await.refused(403, "user_inactive");
-                    app.refresh(&newest.refresh)
-                        .await
-                        .refused(401, "refresh_reuse_detected");
+                    app.refresh(&newest.refresh).await.refused(401, "refresh_reuse_detected");
                 }
                 let app = &replicas[0];
                 // What has ended does not come back with its user.

@@ -62,11 +62,7 @@ async fn a_token_sent_again_within_the_window_gets_the_same_successor() {
     each_engine(async |app| {
         app.register(ALICE).await;
         let replica = app.another_replica().await;
-        let rows = [
-            ("at once", TimeDelta::zero()),
-            ("half-way", WINDOW / 2),
-            ("at the last moment", WINDOW - MOMENT),
-        ];
+        let rows = [("at once", TimeDelta::zero()), ("half-way", WINDOW / 2), ("at the last moment", WINDOW - MOMENT)];
         for (name, pause) in rows {
             let first = app.sign_in(ALICE).await;
             let next = app.refresh(&first.refresh).await.pair();
@@ -348,9 +344,7 @@ async fn the_tokens_of_an_ended_session_are_dead() {
                 _ => {
                     let accounts = &app.app.accounts;
                     assert!(accounts.set_active(&email, false, app.now()).await.unwrap());
-                    app.refresh(&newest.refresh)
-                        .await
-                        .refused(401, "refresh_reuse_detected");
+                    app.refresh(&newest.refresh).await.refused(401, "refresh_reuse_detected");
                     app.me(&newest.access).await.refused(403, "user_inactive");
                     // What has ended does not come back with its user.
                     assert!(accounts.set_active(&email, true, app.now()).await.unwrap());
@@ -446,14 +440,7 @@ async fn a_session_is_ended_by_any_of_its_tokens_and_more_than_once() {
             for pair in &pairs {
                 app.refresh(&pair.refresh).await.refused(401, "refresh_reuse_detected");
                 let me = app.me(&pair.access).await;
-                me.refused(
-                    401,
-                    if pause >= IDLE {
-                        "token_expired"
-                    } else {
-                        "invalid_token"
-                    },
-                );
+                me.refused(401, if pause >= IDLE { "token_expired" } else { "invalid_token" });
                 assert_eq!(app.logout(&pair.refresh).await.status, 204, "{name}: again");
             }
             assert_eq!(family(&app, &pairs[2].refresh).await, row, "{name}: again");
@@ -510,11 +497,7 @@ async fn a_retry_from_another_device_is_theft_when_the_setting_says_so() {
             let first = app.sign_in(ALICE).await;
             let moved = Answer::of(refresh_request(&app, &first.refresh).header(header, value)).await;
             let next = moved.pair();
-            assert_eq!(
-                app.refresh(&first.refresh).await.pair().refresh,
-                next.refresh,
-                "{header}"
-            );
+            assert_eq!(app.refresh(&first.refresh).await.pair().refresh, next.refresh, "{header}");
 
             let again = Answer::of(refresh_request(&app, &first.refresh).header(header, value)).await;
 

@@ -97,10 +97,7 @@ async fn the_sweep_goes_through_any_number_of_rows() {
         let long_ago = app.now() - RETENTION;
         // Every third is over: ended, idle or past its absolute end.
         let is_over = |number: u128| number.is_multiple_of(3);
-        let kept: HashSet<Uuid> = (1..=ROWS)
-            .filter(|number| !is_over(*number))
-            .map(Uuid::from_u128)
-            .collect();
+        let kept: HashSet<Uuid> = (1..=ROWS).filter(|number| !is_over(*number)).map(Uuid::from_u128).collect();
         let fill = async || {
             let later = app.now() + TimeDelta::days(1);
             let numbers: Vec<u128> = (1..=ROWS).filter(|number| is_over(*number)).collect();
@@ -183,13 +180,7 @@ async fn insert(app: &TestApp, user_id: i64, numbers: &[u128], ends: impl Fn(u12
             }
         });
         let db = app.app.db.writer();
-        auth_session::Entity::insert_many(sessions)
-            .exec_without_returning(db)
-            .await
-            .unwrap();
-        refresh_token::Entity::insert_many(families)
-            .exec_without_returning(db)
-            .await
-            .unwrap();
+        auth_session::Entity::insert_many(sessions).exec_without_returning(db).await.unwrap();
+        refresh_token::Entity::insert_many(families).exec_without_returning(db).await.unwrap();
     }
 }

@@ -64,10 +64,7 @@ async fn a_body_of_a_refresh_is_ignored_up_to_the_limit_of_its_size() {
         assert_eq!(claims(&newest.refresh)["gen"], 5);
         let row = family(&app, &newest.refresh).await;
 
-        let huge = app
-            .request(Method::POST, "auth/refresh")
-            .bearer_auth(&newest.refresh)
-            .body("x".repeat(1024 * 1024));
+        let huge = app.request(Method::POST, "auth/refresh").bearer_auth(&newest.refresh).body("x".repeat(1024 * 1024));
 
         Answer::of(huge).await.refused(413, "payload_too_large");
         assert_eq!(family(&app, &newest.refresh).await, row);
@@ -161,10 +158,7 @@ async fn a_retry_across_a_change_of_the_signing_key_gets_the_same_bytes() {
         // Twice the max-age of the JWK Set and a minute, less a second.
         app.advance(TimeDelta::seconds(659));
         let next = app.refresh(&first.refresh).await.pair();
-        assert_eq!(
-            (kid(&next.access), kid(&next.refresh)),
-            (old_kid.clone(), old_kid.clone())
-        );
+        assert_eq!((kid(&next.access), kid(&next.refresh)), (old_kid.clone(), old_kid.clone()));
         app.advance(TimeDelta::seconds(2));
 
         for replica in [&app, &replica] {

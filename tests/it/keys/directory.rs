@@ -37,20 +37,15 @@ async fn a_set_key_encryption_key_needs_no_directory() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let place = Place::new(engine).await;
         let bytes = openssl::sha::sha256(b"test");
-        let (key, hexadecimal) = (
-            BASE64_STANDARD.encode(bytes),
-            BigNum::from_slice(&bytes).unwrap().to_hex_str().unwrap(),
-        );
+        let (key, hexadecimal) =
+            (BASE64_STANDARD.encode(bytes), BigNum::from_slice(&bytes).unwrap().to_hex_str().unwrap());
 
         let first = place.open(&[(ENCRYPTION_KEY, &key)]).await.unwrap();
         let second = place.open(&[(ENCRYPTION_KEY, &hexadecimal)]).await.unwrap();
 
         assert!(!place.keys().exists());
         let now = first.clock.now();
-        assert_eq!(
-            first.keyring.signer(now).unwrap().kid,
-            second.keyring.signer(now).unwrap().kid
-        );
+        assert_eq!(first.keyring.signer(now).unwrap().kid, second.keyring.signer(now).unwrap().kid);
     }
 }
 
@@ -68,11 +63,7 @@ async fn keys_are_sealed_at_rest() {
         let secret = BASE64_STANDARD.decode(file.trim_ascii_end()).unwrap();
         for row in place.rows().await {
             for part in [&der[40..80], &prime[..32], &secret] {
-                assert!(
-                    !row.sealed_private.windows(part.len()).any(|window| window == part),
-                    "{}",
-                    row.purpose
-                );
+                assert!(!row.sealed_private.windows(part.len()).any(|window| window == part), "{}", row.purpose);
             }
             assert!(!row.public_jwk.contains("\"d\""));
         }
@@ -104,11 +95,7 @@ async fn an_imported_key_signs_at_once() {
 
             let signer = app.keyring.signer(app.clock.now()).unwrap();
             assert_eq!(signer.kid, kid(&known()), "{name}");
-            assert_eq!(
-                place.rows().await.iter().filter(|row| row.purpose == "signing").count(),
-                1,
-                "{name}"
-            );
+            assert_eq!(place.rows().await.iter().filter(|row| row.purpose == "signing").count(), 1, "{name}");
         }
     }
 }
@@ -118,16 +105,10 @@ async fn an_imported_key_signs_at_once() {
 async fn a_key_is_imported_from_the_path_that_is_set() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let place = Place::new(engine).await;
-        let (private, public) = (
-            place.directory.path().join("a.key"),
-            place.directory.path().join("b.key"),
-        );
+        let (private, public) = (place.directory.path().join("a.key"), place.directory.path().join("b.key"));
         write(&private, known().private_key_to_pem_pkcs8().unwrap(), 0o600);
         write(&public, known().public_key_to_pem().unwrap(), 0o644);
-        let settings = [
-            ("PRIVATE_KEY_PATH", private.to_str().unwrap()),
-            ("PUBLIC_KEY_PATH", public.to_str().unwrap()),
-        ];
+        let settings = [("PRIVATE_KEY_PATH", private.to_str().unwrap()), ("PUBLIC_KEY_PATH", public.to_str().unwrap())];
 
         let app = place.open(&settings).await.unwrap();
 
@@ -143,32 +124,18 @@ async fn a_file_that_others_can_read_is_refused() {
             let place = Place::new(engine).await;
             place.put("private.pem", known().private_key_to_pem_pkcs8().unwrap(), mode);
             let refusal = place.refusal(&[]).await;
-            assert!(
-                refusal.contains("private.pem") && refusal.contains(&format!("{mode:04o}")),
-                "{refusal}"
-            );
+            assert!(refusal.contains("private.pem") && refusal.contains(&format!("{mode:04o}")), "{refusal}");
             assert!(place.rows().await.is_empty());
 
             let place = Place::new(engine).await;
-            place.put(
-                "encryption.key",
-                BASE64_STANDARD.encode(openssl::sha::sha256(b"test")),
-                mode,
-            );
+            place.put("encryption.key", BASE64_STANDARD.encode(openssl::sha::sha256(b"test")), mode);
             let refusal = place.refusal(&[]).await;
-            assert!(
-                refusal.contains("encryption.key") && refusal.contains(&format!("{mode:04o}")),
-                "{refusal}"
-            );
+            assert!(refusal.contains("encryption.key") && refusal.contains(&format!("{mode:04o}")), "{refusal}");
             assert!(place.rows().await.is_empty());
         }
         for mode in [0o400, 0o440, 0o600] {
             let place = Place::new(engine).await;
-            place.put(
-                "encryption.key",
-                BASE64_STANDARD.encode(openssl::sha::sha256(b"test")),
-                mode,
-            );
+            place.put("encryption.key", BASE64_STANDARD.encode(openssl::sha::sha256(b"test")), mode);
             place.open(&[]).await.unwrap();
         }
     }
@@ -189,36 +156,19 @@ async fn a_wrong_or_missing_key_encryption_key_changes_nothing() {
         std::fs::remove_file(&path).unwrap();
         let files = place.files();
         let refusal = place.refusal(&[]).await;
-        assert!(
-            refusal.contains("encryption.key") && refusal.contains("keys.encryption_key"),
-            "{refusal}"
-        );
+        assert!(refusal.contains("encryption.key") && refusal.contains("keys.encryption_key"), "{refusal}");
         assert_eq!((place.rows().await, place.files()), (rows.clone(), files), "missing");
 
         let files = place.files();
         let refusal = place.refusal(&[(ENCRYPTION_KEY, &wrong)]).await;
-        assert!(
-            refusal.contains("nothing was changed") && !refusal.contains(&wrong),
-            "{refusal}"
-        );
-        assert_eq!(
-            (place.rows().await, place.files()),
-            (rows.clone(), files),
-            "wrong by setting"
-        );
+        assert!(refusal.contains("nothing was changed") && !refusal.contains(&wrong), "{refusal}");
+        assert_eq!((place.rows().await, place.files()), (rows.clone(), files), "wrong by setting");
 
         place.put("encryption.key", &wrong, 0o600);
         let files = place.files();
         let refusal = place.refusal(&[]).await;
-        assert!(
-            refusal.contains("key-encryption key") && !refusal.contains(&wrong),
-            "{refusal}"
-        );
-        assert_eq!(
-            (place.rows().await, place.files()),
-            (rows.clone(), files),
-            "wrong by file"
-        );
+        assert!(refusal.contains("key-encryption key") && !refusal.contains(&wrong), "{refusal}");
+        assert_eq!((place.rows().await, place.files()), (rows.clone(), files), "wrong by file");
 
         place.put("encryption.key", right, 0o600);
         std::fs::remove_file(place.keys().join("private.pem")).unwrap();

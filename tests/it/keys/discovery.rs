@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, TestApp, claims, each_engine, each_engine_with};
 
-const DOCUMENTS: [&str; 2] = [
-    "/.well-known/oauth-authorization-server",
-    "/.well-known/openid-configuration",
-];
+const DOCUMENTS: [&str; 2] = ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
 
 /// RFC 8414 3.2, RFC 9111 5.2.2: JSON that caches may keep and any page may read.
 #[tokio::test]
@@ -21,10 +18,7 @@ async fn a_document_may_be_cached_and_read_by_any_page() {
             let answer = Answer::of(app.request(Method::GET, path).header(ORIGIN, "https://page.example")).await;
             assert_eq!(answer.status, 200, "{path}");
             assert_eq!(answer.header("content-type"), "application/json");
-            assert!(
-                answer.header("cache-control").starts_with("public, max-age="),
-                "{answer:?}"
-            );
+            assert!(answer.header("cache-control").starts_with("public, max-age="), "{answer:?}");
             assert_eq!(answer.header("access-control-allow-origin"), "*");
             let head = Answer::of(app.request(Method::HEAD, path)).await;
             assert_eq!(head.header("content-length"), answer.body.len().to_string());
@@ -65,11 +59,7 @@ async fn everything_that_is_named_exists() {
             for name in document.as_object().unwrap().keys() {
                 assert!(!name.ends_with("_endpoint"), "{path}: {name}");
             }
-            for name in [
-                "grant_types_supported",
-                "response_types_supported",
-                "token_endpoint_auth_methods_supported",
-            ] {
+            for name in ["grant_types_supported", "response_types_supported", "token_endpoint_auth_methods_supported"] {
                 assert_eq!(document[name], json!([]), "{path}: {name}");
             }
         }
@@ -100,11 +90,7 @@ async fn the_host_of_a_request_changes_nothing() {
                 .header("forwarded", "host=evil.example;proto=https");
             let evil = Answer::of(evil).await;
             assert_eq!((evil.status, &evil.body), (200, &plain.body), "{path}");
-            assert!(
-                evil.headers
-                    .values()
-                    .all(|value| !value.as_bytes().windows(4).any(|part| part == b"evil"))
-            );
+            assert!(evil.headers.values().all(|value| !value.as_bytes().windows(4).any(|part| part == b"evil")));
         }
     })
     .await;
@@ -123,12 +109,7 @@ async fn scopes_claims_and_algorithms_are_those_of_tokens() {
     let mut faults = Vec::new();
     for (name, settings) in rows {
         let app = TestApp::start(crate::support::Engine::Sqlite, settings).await;
-        faults.extend(
-            differences(&app)
-                .await
-                .into_iter()
-                .map(|fault| format!("{name}: {fault}")),
-        );
+        faults.extend(differences(&app).await.into_iter().map(|fault| format!("{name}: {fault}")));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -143,9 +124,7 @@ async fn differences(app: &TestApp) -> Vec<String> {
     let document = app.get(DOCUMENTS[1]).await.json();
     let claimed: BTreeSet<String> = token.as_object().unwrap().keys().cloned().collect();
     // Bare tokens have no scope claim: whatever is announced then is not contradicted by them.
-    let scopes = token["scope"]
-        .as_str()
-        .map(|scope| scope.split(' ').map(str::to_owned).collect::<BTreeSet<_>>());
+    let scopes = token["scope"].as_str().map(|scope| scope.split(' ').map(str::to_owned).collect::<BTreeSet<_>>());
     let mut faults = Vec::new();
     let mut compare = |name: &str, expected: &BTreeSet<String>| {
         let got = set(&document[name]);
@@ -157,31 +136,20 @@ async fn differences(app: &TestApp) -> Vec<String> {
     if let Some(scopes) = scopes {
         compare("scopes_supported", &scopes);
     }
-    compare(
-        "id_token_signing_alg_values_supported",
-        &set(&json!([keys["keys"][0]["alg"]])),
-    );
+    compare("id_token_signing_alg_values_supported", &set(&json!([keys["keys"][0]["alg"]])));
     faults
 }
 
 /// A deployment behind a proxy under another name answers with that name.
 #[tokio::test]
 async fn a_set_issuer_is_what_the_documents_say() {
-    each_engine_with(
-        &[("AUTHSERVICE__SERVER__ISSUER", "https://id.example.com")],
-        async |app| {
-            for path in DOCUMENTS {
-                let document = app.get(path).await.json();
-                assert_eq!(document["issuer"], "https://id.example.com");
-                assert!(
-                    urls(&document)
-                        .iter()
-                        .all(|url| url.starts_with("https://id.example.com")),
-                    "{document}"
-                );
-            }
-            assert_eq!(claims(&app.alice().await.access)["iss"], "https://id.example.com");
-        },
-    )
+    each_engine_with(&[("AUTHSERVICE__SERVER__ISSUER", "https://id.example.com")], async |app| {
+        for path in DOCUMENTS {
+            let document = app.get(path).await.json();
+            assert_eq!(document["issuer"], "https://id.example.com");
+            assert!(urls(&document).iter().all(|url| url.starts_with("https://id.example.com")), "{document}");
+        }
+        assert_eq!(claims(&app.alice().await.access)["iss"], "https://id.example.com");
+    })
     .await;
 }

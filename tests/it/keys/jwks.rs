@@ -28,10 +28,7 @@ async fn the_set_may_be_cached_and_read_by_any_page() {
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert_eq!(answer.header("set-cookie"), "");
         let etag = answer.header("etag");
-        assert!(
-            etag.len() > 10 && etag.starts_with('"') && etag.ends_with('"'),
-            "{etag}"
-        );
+        assert!(etag.len() > 10 && etag.starts_with('"') && etag.ends_with('"'), "{etag}");
         let again = app.get(JWKS).await;
         assert_eq!((again.header("etag"), &again.body), (etag, &answer.body));
     })
@@ -62,23 +59,12 @@ async fn whoever_has_the_set_gets_304() {
                     assert_eq!(answer.header(name), known.header(name), "{method} {tags}");
                 }
                 if status == 304 {
-                    assert_eq!(
-                        (answer.body.as_str(), answer.header("content-type")),
-                        ("", ""),
-                        "{method} {tags}"
-                    );
+                    assert_eq!((answer.body.as_str(), answer.header("content-type")), ("", ""), "{method} {tags}");
                 }
             }
         }
-        let twice = app
-            .request(Method::GET, JWKS)
-            .header(IF_NONE_MATCH, "\"other\"")
-            .header(IF_NONE_MATCH, &etag);
-        assert_eq!(
-            Answer::of(twice).await.status,
-            304,
-            "two lines are one list (RFC 9110 5.3)"
-        );
+        let twice = app.request(Method::GET, JWKS).header(IF_NONE_MATCH, "\"other\"").header(IF_NONE_MATCH, &etag);
+        assert_eq!(Answer::of(twice).await.status, 304, "two lines are one list (RFC 9110 5.3)");
     })
     .await;
 }
@@ -92,21 +78,11 @@ async fn head_has_the_headers_of_get() {
 
         assert_eq!((head.status, head.body.as_str()), (200, ""));
         assert_eq!(get.header("content-length"), get.body.len().to_string());
-        for name in [
-            "content-length",
-            "content-type",
-            "etag",
-            "cache-control",
-            "access-control-allow-origin",
-        ] {
+        for name in ["content-length", "content-type", "etag", "cache-control", "access-control-allow-origin"] {
             assert_eq!(head.header(name), get.header(name), "{name}");
         }
         let post = Answer::of(app.request(Method::POST, JWKS)).await;
-        assert_eq!(
-            (post.status, post.header("allow").contains("GET")),
-            (405, true),
-            "{post:?}"
-        );
+        assert_eq!((post.status, post.header("allow").contains("GET")), (405, true), "{post:?}");
     })
     .await;
 }
@@ -122,10 +98,7 @@ async fn a_key_shows_its_public_members_only() {
         ("EdDSA", "OKP", &["alg", "crv", "kid", "kty", "use", "x"]),
     ];
     for (algorithm, kind, members) in rows {
-        let settings = [
-            ("AUTHSERVICE__KEYS__ALGORITHM", algorithm),
-            ("AUTHSERVICE__REFRESH__FORMAT", "opaque"),
-        ];
+        let settings = [("AUTHSERVICE__KEYS__ALGORITHM", algorithm), ("AUTHSERVICE__REFRESH__FORMAT", "opaque")];
         each_engine_with(&settings, async |app| {
             app.alice().await;
             let set = app.get(JWKS).await.json();
@@ -135,10 +108,7 @@ async fn a_key_shows_its_public_members_only() {
             assert_eq!(set["keys"].as_array().unwrap().len(), 1, "{set}");
             let key = &set["keys"][0];
             assert_eq!(names(key), members, "{algorithm}");
-            assert_eq!(
-                (&key["kty"], &key["alg"], &key["use"]),
-                (&kind.into(), &algorithm.into(), &"sig".into())
-            );
+            assert_eq!((&key["kty"], &key["alg"], &key["use"]), (&kind.into(), &algorithm.into(), &"sig".into()));
             assert_eq!(key["kid"], thumbprint(key), "{algorithm}");
             assert_no_private_member(&set);
         })

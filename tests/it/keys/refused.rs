@@ -62,12 +62,7 @@ fn run(place: &Place, arguments: &[&str], settings: &[(&str, &str)]) -> End {
 }
 
 /// A name, what is put into the directory (file, content, mode), settings, and what the message must name.
-type Row = (
-    &'static str,
-    Vec<(&'static str, Vec<u8>, u32)>,
-    Vec<(&'static str, &'static str)>,
-    [&'static str; 2],
-);
+type Row = (&'static str, Vec<(&'static str, Vec<u8>, u32)>, Vec<(&'static str, &'static str)>, [&'static str; 2]);
 
 fn rows() -> Vec<Row> {
     let good = known().private_key_to_pem_pkcs8().unwrap();
@@ -75,60 +70,25 @@ fn rows() -> Vec<Row> {
     let ec = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
     let small = Rsa::generate(1024).unwrap().private_key_to_pem().unwrap();
     let exponent = Rsa::generate_with_e(2048, &BigNum::from_u32(3).unwrap()).unwrap();
-    let encrypted = known()
-        .private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"word")
-        .unwrap();
+    let encrypted = known().private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"word").unwrap();
     let public = known().public_key_to_pem().unwrap();
     let private = |pem: Vec<u8>| vec![("private.pem", pem, 0o600)];
     vec![
-        (
-            "readable by others",
-            vec![("private.pem", good.clone(), 0o644)],
-            vec![],
-            ["private.pem", "0644"],
-        ),
-        (
-            "truncated",
-            private(good[..good.len() / 2].to_vec()),
-            vec![],
-            ["private.pem", "PEM"],
-        ),
+        ("readable by others", vec![("private.pem", good.clone(), 0o644)], vec![], ["private.pem", "0644"]),
+        ("truncated", private(good[..good.len() / 2].to_vec()), vec![], ["private.pem", "PEM"]),
         ("empty", private(Vec::new()), vec![], ["private.pem", "PEM"]),
         ("1024 bits", private(small), vec![], ["private.pem", "1024 bits"]),
-        (
-            "exponent 3",
-            private(exponent.private_key_to_pem().unwrap()),
-            vec![],
-            ["private.pem", "exponent"],
-        ),
-        (
-            "elliptic curve",
-            private(ec.private_key_to_pem_pkcs8().unwrap()),
-            vec![],
-            ["private.pem", "RS256"],
-        ),
+        ("exponent 3", private(exponent.private_key_to_pem().unwrap()), vec![], ["private.pem", "exponent"]),
+        ("elliptic curve", private(ec.private_key_to_pem_pkcs8().unwrap()), vec![], ["private.pem", "RS256"]),
         ("encrypted", private(encrypted), vec![], ["private.pem", "encrypted"]),
-        (
-            "public only",
-            vec![("private.pem", public.clone(), 0o600)],
-            vec![],
-            ["private.pem", "private key"],
-        ),
+        ("public only", vec![("private.pem", public.clone(), 0o600)], vec![], ["private.pem", "private key"]),
         (
             "public half of another",
-            vec![
-                ("private.pem", good.clone(), 0o600),
-                ("public.pem", rsa().public_key_to_pem().unwrap(), 0o644),
-            ],
+            vec![("private.pem", good.clone(), 0o600), ("public.pem", rsa().public_key_to_pem().unwrap(), 0o644)],
             vec![],
             ["public.pem", "private key"],
         ),
-        (
-            "no such file",
-            vec![],
-            vec![("PRIVATE_KEY_PATH", "missing.pem")],
-            ["missing.pem", "No such file"],
-        ),
+        ("no such file", vec![], vec![("PRIVATE_KEY_PATH", "missing.pem")], ["missing.pem", "No such file"]),
         (
             "garbage as key-encryption key",
             vec![("encryption.key", b"sesame".to_vec(), 0o600)],
@@ -149,11 +109,7 @@ fn rows() -> Vec<Row> {
         ),
         (
             "key-encryption key readable by others",
-            vec![(
-                "encryption.key",
-                BASE64_STANDARD.encode(openssl::sha::sha256(b"test")).into_bytes(),
-                0o644,
-            )],
+            vec![("encryption.key", BASE64_STANDARD.encode(openssl::sha::sha256(b"test")).into_bytes(), 0o644)],
             vec![],
             ["encryption.key", "0644"],
         ),
@@ -241,9 +197,7 @@ async fn processes_that_start_at_once_make_one_key() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let place = Place::new(engine).await;
         std::thread::scope(|scope| {
-            let starts: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| run(&place, &["users", "list"], &[])))
-                .collect();
+            let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| run(&place, &["users", "list"], &[]))).collect();
             for start in starts {
                 let end = start.join().unwrap();
                 assert_eq!(end.code, Some(0), "{}", end.errors);

@@ -23,12 +23,7 @@ const RETAINED: i64 = 180 * 24 * 3600;
 /// The kids of the JWK Set that a server publishes.
 async fn published(app: &TestApp) -> BTreeSet<String> {
     let set = app.get("/.well-known/jwks.json").await.json();
-    set["keys"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|key| key["kid"].as_str().unwrap().to_owned())
-        .collect()
+    set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
 }
 
 fn kids(kids: &[&String]) -> BTreeSet<String> {
@@ -44,11 +39,7 @@ async fn a_key_that_is_added_is_announced_and_then_succeeds() {
         old.alice().await;
         let key = rsa();
         let (a, b) = (kid(&known()), kid(&key));
-        write(
-            &old.directory().join("keys/next.pem"),
-            key.private_key_to_pem_pkcs8().unwrap(),
-            0o600,
-        );
+        write(&old.directory().join("keys/next.pem"), key.private_key_to_pem_pkcs8().unwrap(), 0o600);
         let etag = old.get("/.well-known/jwks.json").await.header("etag").to_owned();
 
         // Announced: published, not signing.
@@ -62,12 +53,7 @@ async fn a_key_that_is_added_is_announced_and_then_succeeds() {
         assert_ne!(old.get("/.well-known/jwks.json").await.header("etag"), etag);
         // A restart with the same files changes nothing.
         let third = old.another_replica().await;
-        assert_eq!(
-            third
-                .count("SELECT COUNT(*) FROM signing_keys WHERE purpose = 'signing'")
-                .await,
-            2
-        );
+        assert_eq!(third.count("SELECT COUNT(*) FROM signing_keys WHERE purpose = 'signing'").await, 2);
 
         old.advance(TimeDelta::seconds(ANNOUNCED - 1));
         let last = old.sign_in("alice@example.com").await;
@@ -129,11 +115,7 @@ async fn a_replica_asks_for_a_kid_that_it_does_not_know() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let old = TestApp::start_with_known_key(engine, &[]).await;
         old.alice().await;
-        write(
-            &old.directory().join("keys/next.pem"),
-            rsa().private_key_to_pem_pkcs8().unwrap(),
-            0o600,
-        );
+        write(&old.directory().join("keys/next.pem"), rsa().private_key_to_pem_pkcs8().unwrap(), 0o600);
         let new = old.another_replica().await;
         old.advance(TimeDelta::seconds(ANNOUNCED));
 
@@ -158,22 +140,15 @@ async fn the_announcement_follows_the_max_age() {
         place.advance(2 * 3600 + 59);
         assert_eq!(signer(&place.open(&settings).await.unwrap()), first);
         place.advance(1);
-        assert_eq!(
-            signer(&place.open(&settings).await.unwrap()),
-            ("RS256".to_owned(), kid(&known()))
-        );
+        assert_eq!(signer(&place.open(&settings).await.unwrap()), ("RS256".to_owned(), kid(&known())));
     }
 }
 
 /// Another algorithm by setting is another key: announced first, like any other.
 #[tokio::test]
 async fn another_algorithm_is_announced_too() {
-    let settings = |algorithm| {
-        [
-            ("AUTHSERVICE__KEYS__ALGORITHM", algorithm),
-            ("AUTHSERVICE__REFRESH__FORMAT", "opaque"),
-        ]
-    };
+    let settings =
+        |algorithm| [("AUTHSERVICE__KEYS__ALGORITHM", algorithm), ("AUTHSERVICE__REFRESH__FORMAT", "opaque")];
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let place = Place::new(engine).await;
         let mut before = signer(&place.open(&[]).await.unwrap());
@@ -202,12 +177,7 @@ fn signer(app: &App) -> (String, String) {
 /// The algorithms of the JWK Set.
 async fn set(app: &App) -> Vec<String> {
     let set: Value = serde_json::from_slice(&app.keyring.jwk_set(app.clock.now()).await.body).unwrap();
-    set["keys"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|key| key["alg"].as_str().unwrap().to_owned())
-        .collect()
+    set["keys"].as_array().unwrap().iter().map(|key| key["alg"].as_str().unwrap().to_owned()).collect()
 }
 
 /// One key after the other: while one is announced, another waits for a later start and nothing is lost.
@@ -262,10 +232,7 @@ async fn replicas_that_start_at_once_make_one_key() {
                 .collect();
             let mut signers = BTreeSet::new();
             for start in starts {
-                let app = start
-                    .await
-                    .unwrap()
-                    .unwrap_or_else(|error| panic!("round {round}: {error}"));
+                let app = start.await.unwrap().unwrap_or_else(|error| panic!("round {round}: {error}"));
                 signers.insert(signer(&app));
             }
 
@@ -295,10 +262,7 @@ async fn replicas_that_import_at_once_announce_one_key() {
             assert_eq!(signer(&app), before);
             assert_eq!(set(&app).await.len(), 2);
         }
-        assert_eq!(
-            place.rows().await.iter().filter(|row| row.purpose == "signing").count(),
-            2
-        );
+        assert_eq!(place.rows().await.iter().filter(|row| row.purpose == "signing").count(), 2);
         place.advance(ANNOUNCED);
         assert_eq!(signer(&place.open(&[]).await.unwrap()).1, kid(&known()));
     }
@@ -310,11 +274,7 @@ async fn a_damaged_row_does_not_stop_the_others() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let app = TestApp::start_with_known_key(engine, &[]).await;
         let pair = app.alice().await;
-        write(
-            Path::new(&app.directory().join("keys/next.pem")),
-            rsa().private_key_to_pem_pkcs8().unwrap(),
-            0o600,
-        );
+        write(Path::new(&app.directory().join("keys/next.pem")), rsa().private_key_to_pem_pkcs8().unwrap(), 0o600);
         let new = app.another_replica().await;
         assert_eq!(published(&new).await.len(), 2);
         app.sql("UPDATE signing_keys SET sealed_private = public_jwk_bytes FROM (SELECT sealed_private AS public_jwk_bytes FROM signing_keys WHERE purpose = 'refresh') AS other WHERE purpose = 'signing' AND retained_at IS NULL")

@@ -9,8 +9,7 @@ use tokio::task::JoinSet;
 use crate::support::{Answer, Engine, PASSWORD, TestApp, claims, each_engine, each_engine_with};
 
 async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
-    app.post("auth/login", &json!({"email": email, "password": password}))
-        .await
+    app.post("auth/login", &json!({"email": email, "password": password})).await
 }
 
 /// Headers but those that differ from answer to answer.
@@ -44,10 +43,7 @@ async fn d24_tokens_are_not_stored_by_caches_and_say_how_long_they_live() {
         let (body, pair) = (answer.json(), answer.pair());
         let names: Vec<&String> = body.as_object().unwrap().keys().collect();
         assert_eq!(names, ["access_token", "refresh_token", "token_type", "expires_in"]);
-        assert_eq!(
-            (&body["token_type"], &body["expires_in"]),
-            (&json!("Bearer"), &json!(900))
-        );
+        assert_eq!((&body["token_type"], &body["expires_in"]), (&json!("Bearer"), &json!(900)));
         assert_eq!(answer.header("cache-control"), "no-store");
         assert_eq!(answer.header("pragma"), "no-cache");
         assert_eq!(answer.header("set-cookie"), "");
@@ -65,10 +61,8 @@ async fn d24_tokens_are_not_stored_by_caches_and_say_how_long_they_live() {
 
 #[tokio::test]
 async fn an_access_token_does_not_outlive_its_session() {
-    let settings = [
-        ("AUTHSERVICE__REFRESH__ABSOLUTE_TTL_SECONDS", "1000"),
-        ("AUTHSERVICE__REFRESH__IDLE_TTL_SECONDS", "1000"),
-    ];
+    let settings =
+        [("AUTHSERVICE__REFRESH__ABSOLUTE_TTL_SECONDS", "1000"), ("AUTHSERVICE__REFRESH__IDLE_TTL_SECONDS", "1000")];
     each_engine_with(&settings, async |app| {
         let pair = app.alice().await;
         app.advance(TimeDelta::seconds(700));
@@ -88,10 +82,8 @@ async fn d01_whoever_does_not_know_the_password_learns_nothing() {
         app.register("alice@example.com").await;
         app.register("inactive@example.com").await;
         app.register("broken@example.com").await;
-        app.sql("UPDATE users SET is_active = FALSE WHERE email = 'inactive@example.com'")
-            .await;
-        app.sql("UPDATE users SET hashed_password = 'rubbish' WHERE email = 'broken@example.com'")
-            .await;
+        app.sql("UPDATE users SET is_active = FALSE WHERE email = 'inactive@example.com'").await;
+        app.sql("UPDATE users SET hashed_password = 'rubbish' WHERE email = 'broken@example.com'").await;
         let known = login(&app, "alice@example.com", "wrongwrong").await;
         known.refused(401, "invalid_credentials");
         let rows = [
@@ -147,9 +139,7 @@ async fn d18_the_51st_session_ends_the_one_seen_least_recently() {
         assert_eq!(app.sessions(&last.access).await.json().as_array().unwrap().len(), 50);
         assert_eq!(app.me(&first.access).await.status, 200);
         app.me(&pairs[1].access).await.refused(401, "invalid_token");
-        app.refresh(&pairs[1].refresh)
-            .await
-            .refused(401, "refresh_reuse_detected");
+        app.refresh(&pairs[1].refresh).await.refused(401, "refresh_reuse_detected");
         for pair in &pairs[2..] {
             assert_eq!(app.me(&pair.access).await.status, 200);
         }
@@ -180,9 +170,7 @@ async fn d21_many_sign_ins_at_once_are_answered_and_keep_the_cap() {
             answer.refused(503, "temporarily_unavailable");
             assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
         }
-        let live = app
-            .count("SELECT count(*) FROM auth_sessions WHERE revoked_at IS NULL")
-            .await;
+        let live = app.count("SELECT count(*) FROM auth_sessions WHERE revoked_at IS NULL").await;
         let expected = opened.len().min(50);
         assert_eq!(usize::try_from(live).unwrap(), expected);
         assert!(expected > 0, "{answers:?}");
@@ -212,31 +200,13 @@ async fn what_is_no_address_or_password_is_refused_before_anybody_is_looked_up()
     let app = TestApp::start(Engine::Sqlite, &[]).await;
     app.register("alice@example.com").await;
     let rows = [
-        (
-            "D04 operator as the address",
-            json!({"email": {"$ne": null}, "password": PASSWORD}),
-        ),
-        (
-            "D04 operator as the password",
-            json!({"email": "alice@example.com", "password": {"$ne": null}}),
-        ),
-        (
-            "short password",
-            json!({"email": "alice@example.com", "password": "1234567"}),
-        ),
-        (
-            "long password",
-            json!({"email": "alice@example.com", "password": "x".repeat(129)}),
-        ),
-        (
-            "NUL",
-            json!({"email": "alice@example.com", "password": format!("{PASSWORD}\0")}),
-        ),
+        ("D04 operator as the address", json!({"email": {"$ne": null}, "password": PASSWORD})),
+        ("D04 operator as the password", json!({"email": "alice@example.com", "password": {"$ne": null}})),
+        ("short password", json!({"email": "alice@example.com", "password": "1234567"})),
+        ("long password", json!({"email": "alice@example.com", "password": "x".repeat(129)})),
+        ("NUL", json!({"email": "alice@example.com", "password": format!("{PASSWORD}\0")})),
         ("no at", json!({"email": "alice", "password": PASSWORD})),
-        (
-            "B23 line break",
-            json!({"email": "alice@example.com\r\nBcc: x@x.org", "password": PASSWORD}),
-        ),
+        ("B23 line break", json!({"email": "alice@example.com\r\nBcc: x@x.org", "password": PASSWORD})),
     ];
     for (name, body) in rows {
         let answer = app.post("auth/login", &body).await;
@@ -260,14 +230,7 @@ async fn d25_credentials_in_the_query_are_not_a_sign_in() {
 
 #[tokio::test]
 async fn a41_only_a_trusted_proxy_is_believed_about_addresses() {
-    let hops = [
-        "1.2.3.4",
-        "unknown",
-        "127.0.0.1, 1.2.3.4",
-        "fe80::1%eth0",
-        "1.2.3.4:555",
-        "10.0.0.0/8",
-    ];
+    let hops = ["1.2.3.4", "unknown", "127.0.0.1, 1.2.3.4", "fe80::1%eth0", "1.2.3.4:555", "10.0.0.0/8"];
     each_engine(async |app| {
         app.register("alice@example.com").await;
         let body = json!({"email": "alice@example.com", "password": PASSWORD});
@@ -277,16 +240,8 @@ async fn a41_only_a_trusted_proxy_is_believed_about_addresses() {
 
             let listed = app.sessions(&pair.access).await.json();
 
-            let addresses: Vec<_> = listed
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|session| &session["ip_address"])
-                .collect();
-            assert!(
-                addresses.iter().all(|address| *address == "127.0.0.1"),
-                "{hops}: {addresses:?}"
-            );
+            let addresses: Vec<_> = listed.as_array().unwrap().iter().map(|session| &session["ip_address"]).collect();
+            assert!(addresses.iter().all(|address| *address == "127.0.0.1"), "{hops}: {addresses:?}");
         }
     })
     .await;

@@ -26,17 +26,12 @@ pub(super) fn faults(answer: &Answer) -> Vec<String> {
         let place: Vec<String> = fault["loc"].as_array().unwrap().iter().map(text).collect();
         format!("{} {}", text(&fault["type"]), place.join("."))
     };
-    body["detail"]
-        .as_array()
-        .map(|list| list.iter().map(fault).collect())
-        .unwrap_or_default()
+    body["detail"].as_array().map(|list| list.iter().map(fault).collect()).unwrap_or_default()
 }
 
 /// Writes bytes and reads one answer, for what no honest client sends.
 async fn raw(app: &TestApp, request: &str) -> String {
-    let mut stream = TcpStream::connect(app.base.trim_start_matches("http://"))
-        .await
-        .unwrap();
+    let mut stream = TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -117,10 +112,7 @@ async fn a_rejected_password_is_never_echoed() {
     for (name, content_type, body) in rows {
         // Sign-in ignores the name.
         let is_of_registration = name == "within the name";
-        for path in ["users/register", "auth/login"]
-            .iter()
-            .take(if is_of_registration { 1 } else { 2 })
-        {
+        for path in ["users/register", "auth/login"].iter().take(if is_of_registration { 1 } else { 2 }) {
             let answer = send(&app, path, content_type, body.clone()).await;
 
             assert_eq!(answer.status, 422, "{path}, {name}: {answer:?}");
@@ -145,16 +137,8 @@ async fn json_is_recognised_by_its_content_type() {
         ("B20 charset", "application/json;charset=utf-8", true),
         ("B20 upper case", "APPLICATION/JSON", true),
         ("B20 quoted charset", "application/json; charset=\"UTF-8\"", true),
-        (
-            "B20 space before the parameter",
-            "application/json ;charset=utf-8",
-            true,
-        ),
-        (
-            "charset that JSON does not have",
-            "application/json; charset=utf-16",
-            true,
-        ),
+        ("B20 space before the parameter", "application/json ;charset=utf-8", true),
+        ("charset that JSON does not have", "application/json; charset=utf-16", true),
         ("suffix", "application/vnd.api+json", true),
     ];
     let app = TestApp::start(Engine::Sqlite, &[]).await;
@@ -182,13 +166,7 @@ async fn a_body_of_more_than_16_kib_is_refused() {
         };
 
         let largest = send(&app, "users/register", "application/json", padded("a@x.org", MAX_BODY)).await;
-        let larger = send(
-            &app,
-            "users/register",
-            "application/json",
-            padded("b@x.org", MAX_BODY + 1),
-        )
-        .await;
+        let larger = send(&app, "users/register", "application/json", padded("b@x.org", MAX_BODY + 1)).await;
 
         assert_eq!(largest.status, 201, "{largest:?}");
         larger.refused(413, "payload_too_large");
@@ -203,14 +181,8 @@ async fn a_body_of_unknown_or_hostile_length_is_bounded_too() {
     let head = format!("POST {API}/users/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
     let chunk = format!("{:x}\r\n{}\r\n", MAX_BODY + 1, " ".repeat(MAX_BODY + 1));
     let rows = [
-        (
-            "B18 1 GiB declared, nothing sent",
-            format!("{head}Content-Length: 1073741824\r\n\r\n"),
-        ),
-        (
-            "chunked",
-            format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n"),
-        ),
+        ("B18 1 GiB declared, nothing sent", format!("{head}Content-Length: 1073741824\r\n\r\n")),
+        ("chunked", format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")),
     ];
     for (name, request) in rows {
         let answer = raw(&app, &request).await;

@@ -11,8 +11,7 @@ const BCRYPT: &str = "$2b$12$abcdefghijklmnopqrstuugrERCAS.o67fsFQPS0YhqoS7b2gfM
 const BCRYPT_LONG: &str = "$2b$04$abcdefghijklmnopqrstuuwurWIdVVT4m5pTArtqnFNM69nySdHj.";
 
 async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
-    app.post("auth/login", &json!({"email": email, "password": password}))
-        .await
+    app.post("auth/login", &json!({"email": email, "password": password})).await
 }
 
 async fn set_hash(app: &TestApp, hash: &str) {
@@ -31,22 +30,14 @@ async fn hash(app: &TestApp) -> String {
 async fn d15_a_hash_that_the_seed_left_becomes_argon2id() {
     let rows = [
         ("2b, cost 12", BCRYPT),
-        (
-            "2a, cost 4",
-            "$2a$04$abcdefghijklmnopqrstuu56vf6cTB42Nm1baS7ezKXXOuJZPOt2u",
-        ),
-        (
-            "2y, cost 4",
-            "$2y$04$abcdefghijklmnopqrstuu56vf6cTB42Nm1baS7ezKXXOuJZPOt2u",
-        ),
+        ("2a, cost 4", "$2a$04$abcdefghijklmnopqrstuu56vf6cTB42Nm1baS7ezKXXOuJZPOt2u"),
+        ("2y, cost 4", "$2y$04$abcdefghijklmnopqrstuu56vf6cTB42Nm1baS7ezKXXOuJZPOt2u"),
     ];
     each_engine(async |app| {
         app.register("alice@example.com").await;
         for (name, old) in rows {
             set_hash(&app, old).await;
-            login(&app, "alice@example.com", "wrongwrong")
-                .await
-                .refused(401, "invalid_credentials");
+            login(&app, "alice@example.com", "wrongwrong").await.refused(401, "invalid_credentials");
             assert_eq!(hash(&app).await, old, "{name}");
 
             let answer = login(&app, "alice@example.com", PASSWORD).await;
@@ -92,10 +83,7 @@ async fn d06_a_stored_hash_that_cannot_be_read_is_a_wrong_password() {
         ("plain text", PASSWORD),
         ("rubbish", "$$$"),
         ("half of argon2id", "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ"),
-        (
-            "hostile argon2id",
-            "$argon2id$v=19$m=4294967295,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA",
-        ),
+        ("hostile argon2id", "$argon2id$v=19$m=4294967295,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"),
         ("half of bcrypt", "$2b$12$abcdefghijkl"),
         ("bcrypt without a cost", "$2b$xx$abcdefghijklmnopqrstuu"),
         ("D15 hostile bcrypt", hostile.as_str()),
@@ -108,11 +96,7 @@ async fn d06_a_stored_hash_that_cannot_be_read_is_a_wrong_password() {
 
             let answer = login(&app, "alice@example.com", PASSWORD).await;
 
-            assert_eq!(
-                (answer.status, answer.code().as_str()),
-                (401, "invalid_credentials"),
-                "{name}: {answer:?}"
-            );
+            assert_eq!((answer.status, answer.code().as_str()), (401, "invalid_credentials"), "{name}: {answer:?}");
             assert_eq!(hash(&app).await, stored, "{name}");
         }
     })

@@ -17,8 +17,7 @@ fn session_id(pair: &Pair) -> String {
 }
 
 async fn end(app: &TestApp, id: &str, token: &str) -> Answer {
-    app.with_token(Method::DELETE, &format!("auth/sessions/{id}"), token)
-        .await
+    app.with_token(Method::DELETE, &format!("auth/sessions/{id}"), token).await
 }
 
 /// One member of every listed session.
@@ -48,19 +47,9 @@ async fn sessions_are_listed_with_the_one_seen_last_first() {
         assert_eq!(listed(&answer, "user_agent"), ["First", "Third", "Second"]);
         assert_eq!(listed(&answer, "current"), [false, true, false]);
         assert_eq!(listed(&answer, "ip_address"), ["127.0.0.1"; 3]);
-        assert_eq!(
-            listed(&answer, "session_id")[..2],
-            [session_id(&first), session_id(&third)]
-        );
+        assert_eq!(listed(&answer, "session_id")[..2], [session_id(&first), session_id(&third)]);
         let names: Vec<String> = answer.json()[0].as_object().unwrap().keys().cloned().collect();
-        let expected = [
-            "session_id",
-            "user_agent",
-            "ip_address",
-            "created_at",
-            "last_seen_at",
-            "current",
-        ];
+        let expected = ["session_id", "user_agent", "ip_address", "created_at", "last_seen_at", "current"];
         assert_eq!(names, expected);
         assert_ne!(answer.json()[0]["created_at"], answer.json()[0]["last_seen_at"]);
         assert_eq!(answer.json()[1]["created_at"], answer.json()[1]["last_seen_at"]);
@@ -85,9 +74,7 @@ async fn a_session_that_ended_or_expired_is_not_listed() {
         let answer = app.sessions(&asking.access).await;
 
         assert_eq!(listed(&answer, "user_agent"), ["Asking", "Kept"]);
-        end(&app, &session_id(&idle), &asking.access)
-            .await
-            .refused(404, "session_not_found");
+        end(&app, &session_id(&idle), &asking.access).await.refused(404, "session_not_found");
         app.refresh(&idle.refresh).await.refused(401, "token_expired");
         assert_eq!(app.refresh(&kept.refresh).await.status, 200);
     })
@@ -142,9 +129,7 @@ async fn the_current_session_may_be_ended_too() {
 
         assert_eq!(answer.status, 204, "{answer:?}");
         app.sessions(&asking.access).await.refused(401, "invalid_token");
-        app.refresh(&asking.refresh)
-            .await
-            .refused(401, "refresh_reuse_detected");
+        app.refresh(&asking.refresh).await.refused(401, "refresh_reuse_detected");
     })
     .await;
 }
@@ -162,12 +147,7 @@ async fn g03_no_other_session_can_be_ended() {
             r#"{"detail":[{"type":"uuid_parsing","loc":["path","session_id"],"msg":"Input should be a valid UUID"}]}"#;
         let rows = [
             ("foreign", session_id(&bob), 404, not_found),
-            (
-                "random",
-                "8bddcff6-9040-4d1d-a9eb-c1d1d8d0cdc9".to_owned(),
-                404,
-                not_found,
-            ),
+            ("random", "8bddcff6-9040-4d1d-a9eb-c1d1d8d0cdc9".to_owned(), 404, not_found),
             ("ended", session_id(&ended), 404, not_found),
             ("nil", "00000000-0000-0000-0000-000000000000".to_owned(), 404, not_found),
             ("word", "current".to_owned(), 422, no_uuid),
@@ -179,11 +159,7 @@ async fn g03_no_other_session_can_be_ended() {
         for (name, id, status, body) in rows {
             let answer = end(&app, &id, &asking.access).await;
 
-            assert_eq!(
-                (answer.status, answer.body.as_str()),
-                (status, body),
-                "{name}: {answer:?}"
-            );
+            assert_eq!((answer.status, answer.body.as_str()), (status, body), "{name}: {answer:?}");
         }
 
         assert_eq!(app.me(&bob.access).await.status, 200);
@@ -216,11 +192,7 @@ async fn ending_a_session_takes_an_access_token() {
 async fn g07_a_user_agent_is_shown_as_it_was_sent() {
     let rows = [
         ("absent", &b""[..], ""),
-        (
-            "markup",
-            b"<img onerror=alert(1) src='\"\\'>",
-            "<img onerror=alert(1) src='\"\\'>",
-        ),
+        ("markup", b"<img onerror=alert(1) src='\"\\'>", "<img onerror=alert(1) src='\"\\'>"),
         ("Latin-1", b"caf\xe9", "café"),
     ];
     let app = TestApp::start(Engine::Sqlite, &[]).await;
@@ -245,9 +217,7 @@ async fn g05_the_list_has_no_parameters() {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
     let pair = app.alice().await;
     for query in ["limit=-1", "limit=0", "limit=1e9", "limit=abc", "cursor=';--"] {
-        let answer = app
-            .with_token(Method::GET, &format!("auth/sessions?{query}"), &pair.access)
-            .await;
+        let answer = app.with_token(Method::GET, &format!("auth/sessions?{query}"), &pair.access).await;
 
         assert_eq!(listed(&answer, "current"), [true], "{query}");
     }

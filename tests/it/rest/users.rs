@@ -10,13 +10,11 @@ use super::body::faults;
 use crate::support::{Answer, PASSWORD, TestApp, each_engine, each_engine_with};
 
 async fn register(app: &TestApp, email: &str, password: &str) -> Answer {
-    app.post("users/register", &json!({"email": email, "password": password}))
-        .await
+    app.post("users/register", &json!({"email": email, "password": password})).await
 }
 
 async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
-    app.post("auth/login", &json!({"email": email, "password": password}))
-        .await
+    app.post("auth/login", &json!({"email": email, "password": password})).await
 }
 
 #[tokio::test]
@@ -129,11 +127,7 @@ async fn of_many_registrations_of_one_address_one_wins() {
         let mut requests = JoinSet::new();
         for at in 0..50 {
             let server = if at % 2 == 0 { &app } else { &other };
-            let email = if at % 3 == 0 {
-                "ALICE@example.com"
-            } else {
-                "alice@example.com"
-            };
+            let email = if at % 3 == 0 { "ALICE@example.com" } else { "alice@example.com" };
             let body = json!({"email": email, "password": PASSWORD});
             requests.spawn(Answer::of(server.request(Method::POST, "users/register").json(&body)));
         }
@@ -213,18 +207,8 @@ async fn me_is_looked_up_anew_at_each_request() {
         ("renamed", "UPDATE users SET full_name = 'Al'", 200, ""),
         ("inactive", "UPDATE users SET is_active = FALSE", 403, "user_inactive"),
         ("active again", "UPDATE users SET is_active = TRUE", 200, ""),
-        (
-            "session ended",
-            "UPDATE auth_sessions SET revoked_at = created_at",
-            401,
-            "invalid_token",
-        ),
-        (
-            "inactive without a session",
-            "UPDATE users SET is_active = FALSE",
-            403,
-            "user_inactive",
-        ),
+        ("session ended", "UPDATE auth_sessions SET revoked_at = created_at", 401, "invalid_token"),
+        ("inactive without a session", "UPDATE users SET is_active = FALSE", 403, "user_inactive"),
         ("deleted", "DELETE FROM users", 404, "user_not_found"),
     ];
     each_engine(async |app| {
@@ -234,11 +218,7 @@ async fn me_is_looked_up_anew_at_each_request() {
 
             let answer = app.me(&pair.access).await;
 
-            assert_eq!(
-                (answer.status, answer.code().as_str()),
-                (status, code),
-                "{name}: {answer:?}"
-            );
+            assert_eq!((answer.status, answer.code().as_str()), (status, code), "{name}: {answer:?}");
             if status == 200 {
                 assert_eq!(answer.json()["full_name"], "Al", "{name}");
             }

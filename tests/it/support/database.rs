@@ -21,44 +21,23 @@ impl Database {
     /// Makes an empty database; on PostgreSQL it is migrated already.
     pub(crate) async fn create(engine: Engine, directory: &Path) -> Self {
         match engine {
-            Engine::Sqlite => Self {
-                url: format!("sqlite://{}/test.db?mode=rwc", directory.display()),
-                name: None,
-            },
+            Engine::Sqlite => Self { url: format!("sqlite://{}/test.db?mode=rwc", directory.display()), name: None },
             Engine::Postgres => {
                 let template = TEMPLATE.get_or_init(make_template).await;
-                let name = format!(
-                    "authservice_{}_{}",
-                    std::process::id(),
-                    NUMBER.fetch_add(1, Ordering::Relaxed)
-                );
+                let name = format!("authservice_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
                 let admin = admin().await;
                 let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy");
                 admin.execute_unprepared(&sql).await.unwrap();
-                Self {
-                    url: url_of(&name),
-                    name: Some(name),
-                }
+                Self { url: url_of(&name), name: Some(name) }
             }
         }
     }
 
     /// An empty PostgreSQL database without any table.
     pub(crate) async fn create_bare() -> Self {
-        let name = format!(
-            "authservice_{}_{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
-        admin()
-            .await
-            .execute_unprepared(&format!("CREATE DATABASE {name}"))
-            .await
-            .unwrap();
-        Self {
-            url: url_of(&name),
-            name: Some(name),
-        }
+        let name = format!("authservice_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        admin().await.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        Self { url: url_of(&name), name: Some(name) }
     }
 }
 
@@ -67,10 +46,7 @@ impl Drop for Database {
         let Some(name) = self.name.take() else { return };
         // The test's runtime is ending; a thread of its own is not.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
                 admin().await.execute_unprepared(&sql).await.map(|_| ())
@@ -84,11 +60,7 @@ impl Drop for Database {
 
 async fn make_template() -> String {
     let name = format!("authservice_template_{}", std::process::id());
-    admin()
-        .await
-        .execute_unprepared(&format!("CREATE DATABASE {name}"))
-        .await
-        .unwrap();
+    admin().await.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
     let db = connect(&url_of(&name)).await;
     migration::up(&db).await.unwrap();
     db.close().await.unwrap();

@@ -76,10 +76,7 @@ impl TestApp {
     pub(crate) async fn start(engine: Engine, settings: &[(&str, &str)]) -> Self {
         let directory = Arc::new(TempDir::new().unwrap());
         let database = Arc::new(Database::create(engine, directory.path()).await);
-        let settings = settings
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-            .collect();
+        let settings = settings.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let clock = Arc::new(TestClock::new(clock::local()));
         Self::replica(engine, database, settings, directory, clock, None).await
     }
@@ -92,10 +89,7 @@ impl TestApp {
         copy_private(Path::new("tests/keys/private.pem"), &keys.join("private.pem"));
         let directory = Arc::new(directory);
         let database = Arc::new(Database::create(engine, directory.path()).await);
-        let settings = settings
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-            .collect();
+        let settings = settings.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let clock = Arc::new(TestClock::new(clock::local()));
         Self::replica(engine, database, settings, directory, clock, None).await
     }
@@ -108,10 +102,7 @@ impl TestApp {
         settings: &[(&str, &str)],
         now: DateTime<Utc>,
     ) -> Self {
-        let settings = settings
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-            .collect();
+        let settings = settings.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let clock = Arc::new(TestClock::new(now));
         Self::replica(engine, Arc::new(database), settings, Arc::new(directory), clock, None).await
     }
@@ -126,15 +117,7 @@ impl TestApp {
         let (database, directory) = (Arc::clone(&self.database), Arc::clone(&self.directory));
         let (mut settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
         settings.extend(own.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())));
-        Self::replica(
-            self.engine,
-            database,
-            settings,
-            directory,
-            clock,
-            Some(self.issuer.clone()),
-        )
-        .await
+        Self::replica(self.engine, database, settings, directory, clock, Some(self.issuer.clone())).await
     }
 
     async fn replica(
@@ -152,10 +135,7 @@ impl TestApp {
             ("DATABASE_URL", database.url.clone()),
             ("AUTHSERVICE__DATABASE__MAX_CONNECTIONS", "8".to_owned()),
             ("AUTHSERVICE__SERVER__ISSUER", issuer.clone()),
-            (
-                "AUTHSERVICE__KEYS__DIRECTORY",
-                directory.path().join("keys").display().to_string(),
-            ),
+            ("AUTHSERVICE__KEYS__DIRECTORY", directory.path().join("keys").display().to_string()),
             ("AUTHSERVICE__LIMITS__ENABLED", "false".to_owned()),
         ]
         .into_iter()
@@ -170,22 +150,8 @@ impl TestApp {
         let caps = Caps::new(&app.config.limits, &app.config.server);
         let front = Arc::new(routes::front(&app));
         tokio::spawn(listener::serve(listener, front, caps, stopped, Duration::from_secs(5)));
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap();
-        Self {
-            base,
-            issuer,
-            engine,
-            clock,
-            app,
-            client,
-            database,
-            settings,
-            directory,
-            stop,
-        }
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { base, issuer, engine, clock, app, client, database, settings, directory, stop }
     }
 
     /// The time that the server sees.
@@ -202,17 +168,9 @@ impl TestApp {
         self.directory.path()
     }
 
-    pub(crate) fn database_url(&self) -> &str {
-        &self.database.url
-    }
-
     /// A request to a path of the server (`/health/live`) or, without a leading slash, of the REST API (`auth/login`).
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("{API}/{path}")
-        };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("{API}/{path}") };
         self.client.request(method, format!("{}{path}", self.base))
     }
 
@@ -232,18 +190,14 @@ impl TestApp {
 
     /// Registers a user with [`PASSWORD`].
     pub(crate) async fn register(&self, email: &str) -> Answer {
-        let answer = self
-            .post("users/register", &json!({"email": email, "password": PASSWORD}))
-            .await;
+        let answer = self.post("users/register", &json!({"email": email, "password": PASSWORD})).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         answer
     }
 
     /// Signs in with [`PASSWORD`].
     pub(crate) async fn sign_in(&self, email: &str) -> Pair {
-        self.post("auth/login", &json!({"email": email, "password": PASSWORD}))
-            .await
-            .pair()
+        self.post("auth/login", &json!({"email": email, "password": PASSWORD})).await.pair()
     }
 
     /// Registers `alice@example.com` and signs her in.
@@ -278,10 +232,7 @@ impl TestApp {
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         use sea_orm::{ConnectionTrait as _, Statement};
         let db = self.app.db.writer();
-        let row = db
-            .query_one_raw(Statement::from_string(db.get_database_backend(), sql))
-            .await
-            .unwrap();
+        let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
         row.unwrap().try_get_by_index(0).unwrap()
     }
 }
@@ -305,19 +256,12 @@ impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> Self {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Self {
-            status,
-            headers,
-            body: response.text().await.unwrap(),
-        }
+        Self { status, headers, body: response.text().await.unwrap() }
     }
 
     /// The header as text; empty when absent.
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map(|value| value.to_str().unwrap())
-            .unwrap_or_default()
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -337,21 +281,14 @@ impl Answer {
         assert_eq!(self.status, 200, "{self:?}");
         let body = self.json();
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
-        Pair {
-            access: text("access_token"),
-            refresh: text("refresh_token"),
-        }
+        Pair { access: text("access_token"), refresh: text("refresh_token") }
     }
 
     /// Asserts a domain refusal: status, code, and the header that belongs to a 401.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code().as_str()), (status, code), "{self:?}");
-        assert_eq!(
-            self.header("www-authenticate"),
-            if status == 401 { "Bearer" } else { "" },
-            "{self:?}"
-        );
+        assert_eq!(self.header("www-authenticate"), if status == 401 { "Bearer" } else { "" }, "{self:?}");
     }
 }
 

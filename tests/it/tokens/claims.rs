@@ -14,23 +14,8 @@ async fn every_required_claim_is_there_and_of_its_type() {
         let forge = Forge::new(engine).await;
         let mut faults = Vec::new();
 
-        for name in [
-            "user_id",
-            "iat",
-            "exp",
-            "sid",
-            "iss",
-            "sub",
-            "aud",
-            "jti",
-            "client_id",
-            "scope",
-        ] {
-            faults.extend(
-                forge
-                    .refusals(&format!("no {name}"), &forge.without_claim(name), INVALID)
-                    .await,
-            );
+        for name in ["user_id", "iat", "exp", "sid", "iss", "sub", "aud", "jti", "client_id", "scope"] {
+            faults.extend(forge.refusals(&format!("no {name}"), &forge.without_claim(name), INVALID).await);
             // `aud` may be an array (RFC 7519 4.1.3), but not an empty one.
             for json in ["null", "true", "[]", "{}", "-1", "0.5", "1e300", "18446744073709551615"] {
                 let token = forge.with_claim(name, json);
@@ -51,11 +36,8 @@ async fn every_required_claim_is_there_and_of_its_type() {
             }
         }
         for json in ["0", "9223372036854775808", "99999999999999999999999999"] {
-            faults.extend(
-                forge
-                    .refusals(&format!("user_id {json}"), &forge.with_claim("user_id", json), INVALID)
-                    .await,
-            );
+            faults
+                .extend(forge.refusals(&format!("user_id {json}"), &forge.with_claim("user_id", json), INVALID).await);
         }
 
         forge.finish(faults).await;
@@ -70,26 +52,16 @@ async fn times_are_whole_seconds_in_a_sane_range() {
         let now = forge.app.now().timestamp();
         let mut faults = Vec::new();
 
-        for json in [
-            "8589934593",
-            "9223372036854775807",
-            "9223372036854775808",
-            "-9223372036854775808",
-            "1e10",
-            "-0.5",
-            "NaN",
-        ] {
+        for json in
+            ["8589934593", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1e10", "-0.5", "NaN"]
+        {
             for name in ["exp", "iat", "nbf"] {
                 let token = forge.with_claim(name, json);
                 faults.extend(forge.refusals(&format!("{name} {json}"), &token, INVALID).await);
             }
         }
         for json in ["\"1\"", "null", "true", "[]", "1.5", "-1", "1e300"] {
-            faults.extend(
-                forge
-                    .refusals(&format!("nbf {json}"), &forge.with_claim("nbf", json), INVALID)
-                    .await,
-            );
+            faults.extend(forge.refusals(&format!("nbf {json}"), &forge.with_claim("nbf", json), INVALID).await);
         }
         for (name, seconds) in [("exp 0", 0), ("exp now", now), ("exp a second ago", now - 1)] {
             let payload = mutated(&forge.pair.access, "exp", Some(&seconds.to_string()));
@@ -101,11 +73,7 @@ async fn times_are_whole_seconds_in_a_sane_range() {
         let backwards = mutated(&forge.access(soon), "iat", Some(&(now + 20).to_string()));
         faults.extend(forge.refusals("iat after exp", &forge.access(backwards), INVALID).await);
         for (name, claim, seconds) in [("iat 31 s ahead", "iat", now + 31), ("nbf 31 s ahead", "nbf", now + 31)] {
-            faults.extend(
-                forge
-                    .refusals(name, &forge.with_claim(claim, &seconds.to_string()), INVALID)
-                    .await,
-            );
+            faults.extend(forge.refusals(name, &forge.with_claim(claim, &seconds.to_string()), INVALID).await);
         }
         for (name, claim, seconds) in [
             ("iat 30 s ahead", "iat", now + 30),
@@ -114,11 +82,7 @@ async fn times_are_whole_seconds_in_a_sane_range() {
             ("exp in a second", "exp", now + 1),
             ("exp at the end of the range", "exp", 1 << 33),
         ] {
-            faults.extend(
-                forge
-                    .acceptances(name, &forge.with_claim(claim, &seconds.to_string()))
-                    .await,
-            );
+            faults.extend(forge.acceptances(name, &forge.with_claim(claim, &seconds.to_string())).await);
         }
 
         forge.finish(faults).await;
@@ -155,9 +119,7 @@ async fn without_leeway_a_token_is_valid_from_its_second_on() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let forge = Forge::with(engine, &[("AUTHSERVICE__TOKENS__LEEWAY_SECONDS", "0")]).await;
         let now = forge.app.now().timestamp();
-        let mut faults = forge
-            .acceptances("nbf now", &forge.with_claim("nbf", &now.to_string()))
-            .await;
+        let mut faults = forge.acceptances("nbf now", &forge.with_claim("nbf", &now.to_string())).await;
         let ahead = forge.with_claim("nbf", &(now + 1).to_string());
         faults.extend(forge.refusals("nbf a second ahead", &ahead, INVALID).await);
         forge.finish(faults).await;
@@ -182,11 +144,7 @@ async fn a_token_of_another_issuer_or_for_another_audience_is_refused() {
             format!("[\"{us}\"]"),
             r#""""#.to_owned(),
         ] {
-            faults.extend(
-                forge
-                    .refusals(&format!("iss {json}"), &forge.with_claim("iss", &json), INVALID)
-                    .await,
-            );
+            faults.extend(forge.refusals(&format!("iss {json}"), &forge.with_claim("iss", &json), INVALID).await);
         }
         for json in [
             r#""https://other.example""#.to_owned(),
@@ -198,18 +156,10 @@ async fn a_token_of_another_issuer_or_for_another_audience_is_refused() {
             "[1,null]".to_owned(),
             refresh_audience,
         ] {
-            faults.extend(
-                forge
-                    .refusals(&format!("aud {json}"), &forge.with_claim("aud", &json), INVALID)
-                    .await,
-            );
+            faults.extend(forge.refusals(&format!("aud {json}"), &forge.with_claim("aud", &json), INVALID).await);
         }
         for json in [format!("[\"{us}\"]"), format!("[\"https://other.example\",\"{us}\"]")] {
-            faults.extend(
-                forge
-                    .acceptances(&format!("aud {json}"), &forge.with_claim("aud", &json))
-                    .await,
-            );
+            faults.extend(forge.acceptances(&format!("aud {json}"), &forge.with_claim("aud", &json)).await);
         }
 
         forge.finish(faults).await;
@@ -224,9 +174,7 @@ async fn the_audience_can_be_set() {
         let forge = Forge::with(engine, &[("AUTHSERVICE__TOKENS__AUDIENCE", audience)]).await;
         assert_eq!(claims(&forge.pair.access)["aud"], audience);
         let issuer = format!("\"{}\"", forge.app.issuer);
-        let faults = forge
-            .refusals("aud is the issuer", &forge.with_claim("aud", &issuer), INVALID)
-            .await;
+        let faults = forge.refusals("aud is the issuer", &forge.with_claim("aud", &issuer), INVALID).await;
         forge.finish(faults).await;
     }
 }
@@ -247,23 +195,14 @@ async fn user_subject_and_session_belong_together() {
             ("sid of bob", "sid", bob["sid"].to_string(), INVALID),
             ("sid of nobody", "sid", stranger.to_owned(), INVALID),
             ("user_id of bob", "user_id", bob["user_id"].to_string(), INVALID),
-            (
-                "user_id of nobody",
-                "user_id",
-                "4242".to_owned(),
-                (404, "user_not_found"),
-            ),
+            ("user_id of nobody", "user_id", "4242".to_owned(), (404, "user_not_found")),
         ] {
             faults.extend(forge.refusals(name, &forge.with_claim(claim, &json), expected).await);
         }
         // Bob's row and session with Alice's subject.
         let both = mutated(&forge.pair.access, "user_id", Some(&bob["user_id"].to_string()));
         let both = mutated(&forge.access(both), "sid", Some(&bob["sid"].to_string()));
-        faults.extend(
-            forge
-                .refusals("bob with alice's sub", &forge.access(both), INVALID)
-                .await,
-        );
+        faults.extend(forge.refusals("bob with alice's sub", &forge.access(both), INVALID).await);
 
         forge.finish(faults).await;
     }
@@ -286,13 +225,8 @@ async fn a_payload_is_one_object_without_duplicates() {
             r#""type":"access""#,
             r#""other":{"a":1,"a":2}"#,
         ] {
-            let before = member
-                .starts_with(r#""other""#)
-                .then(|| format!("{{{member},{inner}}}"));
-            let rows = [
-                before.unwrap_or_else(|| format!("{{{member},{inner}}}")),
-                format!("{{{inner},{member}}}"),
-            ];
+            let before = member.starts_with(r#""other""#).then(|| format!("{{{member},{inner}}}"));
+            let rows = [before.unwrap_or_else(|| format!("{{{member},{inner}}}")), format!("{{{inner},{member}}}")];
             for payload in rows {
                 faults.extend(forge.refusals(member, &forge.access(payload), INVALID).await);
             }
@@ -302,10 +236,7 @@ async fn a_payload_is_one_object_without_duplicates() {
             ("leading blank", format!(" {payload}").into_bytes()),
             ("byte order mark", format!("\u{feff}{payload}").into_bytes()),
             ("two objects", format!("{payload}{payload}").into_bytes()),
-            (
-                "nested too deeply",
-                format!("{{{inner},\"x\":{}{}}}", "[".repeat(40), "]".repeat(40)).into_bytes(),
-            ),
+            ("nested too deeply", format!("{{{inner},\"x\":{}{}}}", "[".repeat(40), "]".repeat(40)).into_bytes()),
             ("invalid UTF-8", [b"{\"x\":\"\xff\",", inner.as_bytes(), b"}"].concat()),
             ("nothing", Vec::new()),
             ("a JWS within", forge.pair.access.clone().into_bytes()),
@@ -327,10 +258,7 @@ async fn a_token_of_another_kind_is_refused_as_such() {
 
         for (name, token) in [
             ("refresh token", refresh.clone()),
-            (
-                "refresh claims as access token",
-                forge.access(refresh_with_access_parties(&forge)),
-            ),
+            ("refresh claims as access token", forge.access(refresh_with_access_parties(&forge))),
             ("type refresh", forge.with_claim("type", r#""refresh""#)),
             ("type of neither", forge.with_claim("type", r#""id""#)),
             ("type in the other case", forge.with_claim("type", r#""Access""#)),
@@ -341,10 +269,7 @@ async fn a_token_of_another_kind_is_refused_as_such() {
             faults.extend(forge.refusals(name, &token, WRONG_KIND).await);
         }
         let as_refresh = forge.sign(forge.header("refresh+jwt"), part(&access, 1));
-        for (name, token) in [
-            ("access token", &access),
-            ("access claims as refresh token", &as_refresh),
-        ] {
+        for (name, token) in [("access token", &access), ("access claims as refresh token", &as_refresh)] {
             for path in ["auth/refresh", "auth/logout"] {
                 let answer = forge.app.with_token(reqwest::Method::POST, path, token).await;
                 faults.extend(super::fault(&answer, WRONG_KIND).map(|fault| format!("{name} at {path}: {fault}")));
@@ -357,11 +282,7 @@ async fn a_token_of_another_kind_is_refused_as_such() {
 
 /// Everything that an access token needs, and the type of a refresh token.
 fn refresh_with_access_parties(forge: &Forge) -> String {
-    let payload = mutated(
-        &forge.pair.refresh,
-        "aud",
-        Some(&claims(&forge.pair.access)["aud"].to_string()),
-    );
+    let payload = mutated(&forge.pair.refresh, "aud", Some(&claims(&forge.pair.access)["aud"].to_string()));
     let payload = mutated(&forge.access(payload), "client_id", Some(r#""authservice""#));
     mutated(&forge.access(payload), "scope", Some(r#""account""#))
 }

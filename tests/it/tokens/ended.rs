@@ -48,22 +48,14 @@ impl Ending {
         match self {
             Self::Logout => assert_eq!(app.logout(&pair.refresh).await.status, 204),
             Self::LogoutAll => {
-                assert_eq!(
-                    app.with_token(Method::POST, "auth/logout-all", &pair.access)
-                        .await
-                        .status,
-                    204
-                );
+                assert_eq!(app.with_token(Method::POST, "auth/logout-all", &pair.access).await.status, 204);
             }
             Self::EndedFromTheList => {
                 let path = format!("auth/sessions/{}", session.as_str().unwrap());
                 assert_eq!(app.with_token(Method::DELETE, &path, &pair.access).await.status, 204);
             }
             Self::PasswordSet => {
-                accounts
-                    .set_password(&address, "An0ther!Passw0rd".to_owned().into(), now)
-                    .await
-                    .unwrap();
+                accounts.set_password(&address, "An0ther!Passw0rd".to_owned().into(), now).await.unwrap();
             }
             Self::Deactivated => assert!(accounts.set_active(&address, false, now).await.unwrap()),
             Self::DeactivatedAndActivated => {
@@ -76,8 +68,7 @@ impl Ending {
                 app.refresh(&pair.refresh).await.refused(401, "refresh_reuse_detected");
             }
             Self::DeletedRow => {
-                app.sql(&format!("DELETE FROM auth_sessions WHERE user_id = {user}"))
-                    .await;
+                app.sql(&format!("DELETE FROM auth_sessions WHERE user_id = {user}")).await;
             }
             Self::DeletedUser => app.sql(&format!("DELETE FROM users WHERE id = {user}")).await,
         }
@@ -139,11 +130,7 @@ async fn garbage_is_refused_without_asking_the_database() {
         }
 
         let answer = forge.app.me(&forge.pair.access).await;
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (503, "temporarily_unavailable"),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status, answer.code().as_str()), (503, "temporarily_unavailable"), "{answer:?}");
         assert_eq!(answer.header("retry-after"), "1");
         forge.app.sql("ALTER TABLE users_away RENAME TO users").await;
         forge.finish(faults).await;

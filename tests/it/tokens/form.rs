@@ -22,49 +22,24 @@ async fn only_the_compact_form_with_its_whole_signature_is_taken() {
         let last = signature.chars().last().unwrap();
         let unsigned = format!("{header}.{payload}");
         let flipped = if signature.starts_with('A') { "B" } else { "A" };
-        let other = encode(mutated(
-            &genuine,
-            "sub",
-            Some(r#""5f2b3c1e-8c53-4c55-9c0e-0f3a1d2b4c5d""#),
-        ));
+        let other = encode(mutated(&genuine, "sub", Some(r#""5f2b3c1e-8c53-4c55-9c0e-0f3a1d2b4c5d""#)));
         let mut faults = Vec::new();
 
         for (name, token) in [
             ("payload changed", format!("{header}.{other}.{signature}")),
-            (
-                "header changed",
-                format!("{}.{payload}.{signature}", encode(forge.header("AT+JWT"))),
-            ),
+            ("header changed", format!("{}.{payload}.{signature}", encode(forge.header("AT+JWT")))),
             ("signature stripped", format!("{unsigned}.")),
             ("signature and dot stripped", unsigned.clone()),
-            (
-                "signature cut by one character",
-                genuine[..genuine.len() - 1].to_owned(),
-            ),
-            (
-                "signature cut by half",
-                genuine[..genuine.len() - signature.len() / 2].to_owned(),
-            ),
+            ("signature cut by one character", genuine[..genuine.len() - 1].to_owned()),
+            ("signature cut by half", genuine[..genuine.len() - signature.len() / 2].to_owned()),
             ("signature of one byte", format!("{unsigned}.AA")),
             ("signature of zeros", format!("{unsigned}.{}", encode([0; 256]))),
             ("signature lengthened", format!("{genuine}AAAA")),
-            (
-                "first character flipped",
-                format!("{unsigned}.{flipped}{}", &signature[1..]),
-            ),
-            (
-                "trailing bits set",
-                format!("{}{}", &genuine[..genuine.len() - 1], next_of(last)),
-            ),
+            ("first character flipped", format!("{unsigned}.{flipped}{}", &signature[1..])),
+            ("trailing bits set", format!("{}{}", &genuine[..genuine.len() - 1], next_of(last))),
             ("padded", format!("{genuine}==")),
-            (
-                "standard alphabet",
-                format!("{unsigned}.{}", signature.replace('-', "+").replace('_', "/")),
-            ),
-            (
-                "payload of another token",
-                format!("{header}.{}.{signature}", encode("{}")),
-            ),
+            ("standard alphabet", format!("{unsigned}.{}", signature.replace('-', "+").replace('_', "/"))),
+            ("payload of another token", format!("{header}.{}.{signature}", encode("{}"))),
             ("one character", "x".to_owned()),
             ("one dot", ".".to_owned()),
             ("two dots", "..".to_owned()),
@@ -135,11 +110,7 @@ async fn a_token_stands_after_the_scheme_bearer() {
             let answer = Answer::of(forge.app.request(method, path)).await;
             faults.extend(fault(&answer, MISSING).map(|fault| format!("no header at {path}: {fault}")));
         }
-        for value in [
-            format!("bearer {genuine}"),
-            format!("BEARER {genuine}"),
-            format!("Bearer {genuine} "),
-        ] {
+        for value in [format!("bearer {genuine}"), format!("BEARER {genuine}"), format!("Bearer {genuine} ")] {
             let answer = Answer::of(forge.app.request(Method::GET, "users/me").header(AUTHORIZATION, &value)).await;
             assert_eq!(answer.status, 200, "{value:.20}: {answer:?}");
         }
@@ -172,11 +143,8 @@ async fn two_tokens_or_one_in_the_query_are_a_bad_request() {
         let bearer = format!("Bearer {genuine}");
 
         for (method, path) in ACCESS {
-            for (first, second) in [
-                (bearer.as_str(), bearer.as_str()),
-                (&bearer, "Bearer x"),
-                ("Basic eA==", &bearer),
-            ] {
+            for (first, second) in [(bearer.as_str(), bearer.as_str()), (&bearer, "Bearer x"), ("Basic eA==", &bearer)]
+            {
                 let request = forge.app.request(method.clone(), path);
                 let answer = Answer::of(request.header(AUTHORIZATION, first).header(AUTHORIZATION, second)).await;
                 assert_eq!(answer.status, 400, "{path}: {answer:?}");
@@ -203,9 +171,7 @@ async fn a_token_of_64_kib_is_431() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let forge = Forge::new(engine).await;
         for (method, path) in ACCESS {
-            let mut stream = TcpStream::connect(forge.app.base.trim_start_matches("http://"))
-                .await
-                .unwrap();
+            let mut stream = TcpStream::connect(forge.app.base.trim_start_matches("http://")).await.unwrap();
             let token = "A".repeat(64 * 1024);
             let head =
                 format!("{method} {API}/{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");

@@ -74,15 +74,9 @@ async fn the_algorithm_is_the_keys_and_never_the_tokens() {
             rows.push(row(&format!("alg {alg}"), &header, ours(&forge)));
         }
         rows.push(row("alg missing", r#"{"typ":"TYP","kid":"KID"}"#, ours(&forge)));
-        for alg in [
-            "rs256", "RS256 ", "HS256", "RS384", "PS256", "ES256", "EdDSA", "RSA-OAEP", "dir",
-        ] {
+        for alg in ["rs256", "RS256 ", "HS256", "RS384", "PS256", "ES256", "EdDSA", "RSA-OAEP", "dir"] {
             let header = format!(r#"{{"alg":"{alg}","typ":"TYP","kid":"KID"}}"#);
-            rows.push(row(
-                &format!("alg {alg} with a signature of RS256"),
-                &header,
-                ours(&forge),
-            ));
+            rows.push(row(&format!("alg {alg} with a signature of RS256"), &header, ours(&forge)));
         }
         rows.extend(of_our_key(&forge.key));
         rows.extend(of_other_curves());
@@ -116,9 +110,7 @@ fn of_our_key(key: &PKey<Private>) -> Vec<Row> {
 /// RFC 7518 3.4, RFC 8037 3.1: ECDSA signatures of zero and of the group's order, and keys of other types.
 fn of_other_curves() -> Vec<Row> {
     const ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-    let order: Vec<u8> = (0..32)
-        .map(|i| u8::from_str_radix(&ORDER[2 * i..2 * i + 2], 16).unwrap())
-        .collect();
+    let order: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&ORDER[2 * i..2 * i + 2], 16).unwrap()).collect();
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
     let ec = EcKey::generate(&group).unwrap();
     let ed = PKey::generate_ed25519().unwrap();
@@ -130,22 +122,11 @@ fn of_other_curves() -> Vec<Row> {
         row("ES256 s=n", es256, fixed(vec![1; 32], order)),
         row("ES256 of a stranger", es256, move |input| {
             let signature = EcdsaSig::sign(&openssl::sha::sha256(input), &ec).unwrap();
-            [
-                signature.r().to_vec_padded(32).unwrap(),
-                signature.s().to_vec_padded(32).unwrap(),
-            ]
-            .concat()
+            [signature.r().to_vec_padded(32).unwrap(), signature.s().to_vec_padded(32).unwrap()].concat()
         }),
-        row(
-            "EdDSA of a stranger",
-            r#"{"alg":"EdDSA","typ":"TYP","kid":"KID"}"#,
-            move |input| {
-                Signer::new_without_digest(&ed)
-                    .unwrap()
-                    .sign_oneshot_to_vec(input)
-                    .unwrap()
-            },
-        ),
+        row("EdDSA of a stranger", r#"{"alg":"EdDSA","typ":"TYP","kid":"KID"}"#, move |input| {
+            Signer::new_without_digest(&ed).unwrap().sign_oneshot_to_vec(input).unwrap()
+        }),
     ]
 }
 
@@ -181,9 +162,7 @@ async fn a_public_key_is_no_shared_secret() {
             for (alg, digest) in [("HS256", MessageDigest::sha256()), ("HS512", MessageDigest::sha512())] {
                 let header = format!(r#"{{"alg":"{alg}","typ":"TYP","kid":"KID"}}"#);
                 let secret = secret.clone();
-                rows.push(row(&format!("{alg} with {name}"), &header, move |input| {
-                    hmac(&secret, digest, input)
-                }));
+                rows.push(row(&format!("{alg} with {name}"), &header, move |input| hmac(&secret, digest, input)));
             }
         }
 
@@ -207,10 +186,7 @@ async fn no_key_is_taken_from_a_token_or_fetched_for_it() {
         );
         let stranger = PKey::from_rsa(rsa).unwrap();
         let certificate = certificate(&stranger);
-        let (x5c, x5t) = (
-            BASE64_STANDARD.encode(&certificate),
-            encode(openssl::sha::sha256(&certificate)),
-        );
+        let (x5c, x5t) = (BASE64_STANDARD.encode(&certificate), encode(openssl::sha::sha256(&certificate)));
         let theirs = {
             let stranger = stranger.clone();
             move |input: &[u8]| signature(&stranger, MessageDigest::sha256(), input)
@@ -286,11 +262,7 @@ async fn a_kid_is_one_of_the_ring_or_nothing() {
 }
 
 fn swap_case(letter: char) -> char {
-    if letter.is_ascii_lowercase() {
-        letter.to_ascii_uppercase()
-    } else {
-        letter.to_ascii_lowercase()
-    }
+    if letter.is_ascii_lowercase() { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
 }
 
 /// RFC 7515 4 and 4.1.11, RFC 7797 6, RFC 7516 4.1.3: no extension is understood, so each is refused, and so is any header that two
@@ -361,12 +333,7 @@ async fn the_media_type_is_that_of_an_access_token() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let forge = Forge::new(engine).await;
         let payload = part(&forge.pair.access, 1);
-        let with = |typ: &str| {
-            forge.sign(
-                format!(r#"{{"alg":"RS256","typ":{typ},"kid":"{}"}}"#, forge.kid),
-                &payload,
-            )
-        };
+        let with = |typ: &str| forge.sign(format!(r#"{{"alg":"RS256","typ":{typ},"kid":"{}"}}"#, forge.kid), &payload);
         let mut faults = Vec::new();
 
         for typ in ["at+jwt", "at+JWT", "AT+JWT", "application/at+jwt", "Application/AT+jwt"] {

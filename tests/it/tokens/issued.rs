@@ -36,10 +36,7 @@ async fn an_access_token_holds_exactly_these_claims() {
         let (claims, now, issuer) = (claims(access), forge.app.now().timestamp(), &forge.app.issuer);
         let [sid, sub, jti] = ["sid", "sub", "jti"].map(|name| random_uuid(&claims[name]));
 
-        assert_eq!(
-            part(access, 0),
-            format!(r#"{{"alg":"RS256","typ":"at+jwt","kid":"{}"}}"#, forge.kid)
-        );
+        assert_eq!(part(access, 0), format!(r#"{{"alg":"RS256","typ":"at+jwt","kid":"{}"}}"#, forge.kid));
         let expected = format!(
             r#"{{"user_id":1,"type":"access","iat":{now},"exp":{exp},"sid":"{sid}","iss":"{issuer}","sub":"{sub}","aud":"{issuer}","jti":"{jti}","client_id":"authservice","scope":"account","auth_time":{now}}}"#,
             exp = now + 900
@@ -95,10 +92,7 @@ async fn a_refresh_token_holds_exactly_these_claims() {
         let [sid, fam, sub] = ["sid", "fam", "sub"].map(|name| random_uuid(&claims[name]));
         let jti: Uuid = claims["jti"].as_str().unwrap().parse().unwrap();
 
-        assert_eq!(
-            part(refresh, 0),
-            format!(r#"{{"alg":"RS256","typ":"refresh+jwt","kid":"{}"}}"#, forge.kid)
-        );
+        assert_eq!(part(refresh, 0), format!(r#"{{"alg":"RS256","typ":"refresh+jwt","kid":"{}"}}"#, forge.kid));
         let expected = format!(
             r#"{{"user_id":1,"type":"refresh","iat":{now},"exp":{exp},"sid":"{sid}","fam":"{fam}","jti":"{jti}","gen":0,"iss":"{issuer}","sub":"{sub}","aud":"{issuer}/auth_api/v1/auth/refresh"}}"#,
             exp = now + 14 * 24 * 3600
@@ -115,10 +109,7 @@ async fn the_bare_profile_holds_the_seeds_claims_and_works() {
         let access = &forge.pair.access;
         let (sid, now) = (random_uuid(&claims(access)["sid"]), forge.app.now().timestamp());
 
-        let expected = format!(
-            r#"{{"user_id":1,"type":"access","iat":{now},"exp":{},"sid":"{sid}"}}"#,
-            now + 900
-        );
+        let expected = format!(r#"{{"user_id":1,"type":"access","iat":{now},"exp":{},"sid":"{sid}"}}"#, now + 900);
         assert_eq!(part(access, 1), expected);
         let mut faults = forge.acceptances("bare", access).await;
 
@@ -159,11 +150,7 @@ async fn the_standard_profile_takes_no_bare_token() {
 /// The seed's names for the claim and its values can be set, and then are the ones that count.
 #[tokio::test]
 async fn the_type_claim_can_be_renamed() {
-    let settings = [
-        ("JWT_TYPE_FIELD", "kind"),
-        ("JWT_ACCESS_TYPE", "a"),
-        ("JWT_REFRESH_TYPE", "r"),
-    ];
+    let settings = [("JWT_TYPE_FIELD", "kind"), ("JWT_ACCESS_TYPE", "a"), ("JWT_REFRESH_TYPE", "r")];
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let forge = Forge::with(engine, &settings).await;
         assert_eq!(claims(&forge.pair.access)["kind"], "a");
@@ -187,19 +174,12 @@ async fn every_algorithm_works_end_to_end() {
         ("PS256", "RSA", "opaque"),
     ];
     for (algorithm, kind, format) in rows {
-        let settings = [
-            ("AUTHSERVICE__KEYS__ALGORITHM", algorithm),
-            ("AUTHSERVICE__REFRESH__FORMAT", format),
-        ];
+        let settings = [("AUTHSERVICE__KEYS__ALGORITHM", algorithm), ("AUTHSERVICE__REFRESH__FORMAT", format)];
         each_engine_with(&settings, async |app| {
             let first = app.alice().await;
             let jwk = app.get("/.well-known/jwks.json").await.json()["keys"][0].clone();
 
-            let jwts = if format == "jwt" {
-                vec![&first.access, &first.refresh]
-            } else {
-                vec![&first.access]
-            };
+            let jwts = if format == "jwt" { vec![&first.access, &first.refresh] } else { vec![&first.access] };
             for token in jwts {
                 assert_eq!(jwt_header(token)["alg"], algorithm);
                 assert_eq!(jwt_header(token)["kid"], jwk["kid"]);
@@ -243,10 +223,7 @@ fn is_signed_by(token: &str, jwk: &Value) -> bool {
             let key = EcKey::from_public_key_affine_coordinates(&group, &number("x"), &number("y")).unwrap();
             // RFC 7518 3.4: two numbers of 32 bytes each, where OpenSSL has DER.
             let half = |range: std::ops::Range<usize>| BigNum::from_slice(&signature[range]).unwrap();
-            signature = EcdsaSig::from_private_components(half(0..32), half(32..64))
-                .unwrap()
-                .to_der()
-                .unwrap();
+            signature = EcdsaSig::from_private_components(half(0..32), half(32..64)).unwrap().to_der().unwrap();
             PKey::from_ec_key(key).unwrap()
         }
         _ => PKey::from_rsa(Rsa::from_public_components(number("n"), number("e")).unwrap()).unwrap(),

@@ -40,10 +40,7 @@ async fn play(engine: Engine) {
     let mut stage = Stage::new(TestApp::start_with_known_key(engine, &SETTINGS).await).await;
 
     let mut differences = Vec::new();
-    for row in [register::rows(), login::rows(), me::rows(), sessions::rows()]
-        .iter()
-        .flatten()
-    {
+    for row in [register::rows(), login::rows(), me::rows(), sessions::rows()].iter().flatten() {
         differences.extend(stage.play(row).await);
     }
 
@@ -61,11 +58,7 @@ impl Stage {
     async fn new(app: TestApp) -> Self {
         let keys = app.get("/.well-known/jwks.json").await.json();
         let kid = keys["keys"][0]["kid"].as_str().unwrap().to_owned();
-        Self {
-            app,
-            signature: Signature::new(kid),
-            tokens: BTreeMap::new(),
-        }
+        Self { app, signature: Signature::new(kid), tokens: BTreeMap::new() }
     }
 
     /// Plays one row and tells what differs.
@@ -114,10 +107,7 @@ impl Stage {
             }
         }
         let why = row.ours.as_ref().map_or("as the seed", |(why, _)| why.0);
-        differences
-            .into_iter()
-            .map(|difference| format!("{} ({why}): {difference}", row.heading))
-            .collect()
+        differences.into_iter().map(|difference| format!("{} ({why}): {difference}", row.heading)).collect()
     }
 
     async fn prepare(&mut self, step: &Before) {
@@ -219,9 +209,7 @@ fn unsafe_headers(answer: &Answer) -> Option<String> {
     let is_safe = answer.header("x-content-type-options") == "nosniff"
         && !answer.header("x-request-id").is_empty()
         && (is_page || answer.header("cache-control") == "no-store")
-        && ["server", "set-cookie"]
-            .iter()
-            .all(|name| answer.header(name).is_empty())
+        && ["server", "set-cookie"].iter().all(|name| answer.header(name).is_empty())
         && (answer.status != 204 || answer.header("content-length").is_empty());
     (!is_safe).then(|| format!("the headers are not safe: {:?}", answer.headers))
 }

@@ -109,11 +109,7 @@ pub(super) fn login(heading: &'static str, email: &str, password: &str) -> Row {
 impl Row {
     /// `path` with a leading slash, or within the REST API.
     pub(super) fn new(heading: &'static str, method: Method, path: &str) -> Self {
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("{API}/{path}")
-        };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("{API}/{path}") };
         Self {
             heading,
             before: Vec::new(),
@@ -227,19 +223,11 @@ impl Expected {
 impl Seen {
     /// An answer without a body and its headers.
     pub(super) fn empty(status: u16) -> Self {
-        Self {
-            status,
-            ..Self::default()
-        }
+        Self { status, ..Self::default() }
     }
 
     pub(super) fn text(status: u16, content_type: &str, body: impl Into<String>) -> Self {
-        Self {
-            status,
-            content_type: content_type.to_owned(),
-            body: body.into(),
-            ..Self::default()
-        }
+        Self { status, content_type: content_type.to_owned(), body: body.into(), ..Self::default() }
     }
 
     pub(super) fn json(status: u16, body: impl Into<String>) -> Self {
@@ -249,10 +237,7 @@ impl Seen {
     /// An error that a domain answers. With 401 comes a challenge.
     pub(super) fn coded(status: u16, code: &str, message: &str) -> Self {
         let body = format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#);
-        Self {
-            authenticate: if status == 401 { "Bearer" } else { "" }.to_owned(),
-            ..Self::json(status, body)
-        }
+        Self { authenticate: if status == 401 { "Bearer" } else { "" }.to_owned(), ..Self::json(status, body) }
     }
 
     /// The wording is free.
@@ -265,17 +250,11 @@ impl Seen {
     }
 
     pub(super) fn not_allowed(allow: &str) -> Self {
-        Self {
-            allow: allow.to_owned(),
-            ..Self::detail(405, "Method Not Allowed")
-        }
+        Self { allow: allow.to_owned(), ..Self::detail(405, "Method Not Allowed") }
     }
 
     pub(super) fn moved(location: &str) -> Self {
-        Self {
-            location: location.to_owned(),
-            ..Self::empty(307)
-        }
+        Self { location: location.to_owned(), ..Self::empty(307) }
     }
 
     pub(super) fn faults(list: &str) -> Self {
@@ -320,9 +299,7 @@ impl Seen {
 
     /// With these times instead of any.
     pub(super) fn dated(mut self, times: &str) -> Self {
-        self.body = self
-            .body
-            .replace(r#""created_at":"<time>","updated_at":"<time>""#, times);
+        self.body = self.body.replace(r#""created_at":"<time>","updated_at":"<time>""#, times);
         self
     }
 
@@ -342,9 +319,8 @@ impl Seen {
 /// Puts the placeholders of `pattern` where `text` has values of their kinds; other values stay and show in the difference.
 fn redacted(text: &str, mut pattern: &str) -> String {
     let (mut rest, mut done) = (text, String::new());
-    while let Some((literal, (kind, next))) = pattern
-        .split_once('<')
-        .and_then(|(literal, tail)| Some((literal, tail.split_once('>')?)))
+    while let Some((literal, (kind, next))) =
+        pattern.split_once('<').and_then(|(literal, tail)| Some((literal, tail.split_once('>')?)))
     {
         let Some(behind) = rest.strip_prefix(literal) else {
             break;

@@ -63,27 +63,17 @@ fn list() -> Vec<Row> {
         )
     };
     let listed = |sessions: &[String]| Seen::json(200, format!("[{}]", sessions.join(",")));
-    let seeds = [
-        session("Second", ""),
-        session("DemoClient/1.0", ""),
-        session("curl/7.88.1", ""),
-    ];
+    let seeds = [session("Second", ""), session("DemoClient/1.0", ""), session("curl/7.88.1", "")];
     // The session whose token was used again has ended; the address in another case has opened one; `current` is new.
     let (current, other) = (r#","current":true"#, r#","current":false"#);
-    let ours = [
-        session("Second", current),
-        session("curl/7.88.1", other),
-        session("curl/7.88.1", other),
-    ];
+    let ours = [session("Second", current), session("curl/7.88.1", other), session("curl/7.88.1", other)];
     vec![
         get("sessions", "auth/sessions")
             .before(Before::SignIn("second", "user@example.com", "Second"))
             .bearer(Access("second"))
             .gives(listed(&seeds))
             .changed(REUSE_ENDS, listed(&ours)),
-        get("sessions with refresh token", "auth/sessions")
-            .bearer(Refresh("second"))
-            .gives(wrong_type()),
+        get("sessions with refresh token", "auth/sessions").bearer(Refresh("second")).gives(wrong_type()),
         get("sessions none", "auth/sessions").gives(nobody()),
     ]
 }
@@ -123,9 +113,7 @@ fn concurrent_refresh() -> Vec<Row> {
             .gives([200, 401, 401, 401, 401, 401])
             .changed(RETRY, [200; 6])
             .saved("six"),
-        post("the winner's new refresh token afterwards", "auth/refresh")
-            .bearer(Refresh("six"))
-            .gives(Seen::pair()),
+        post("the winner's new refresh token afterwards", "auth/refresh").bearer(Refresh("six")).gives(Seen::pair()),
     ]
 }
 

@@ -79,9 +79,7 @@ impl Signature {
             "none" => Vec::new(),
             "HS256" => {
                 let secret = PKey::hmac(&public()).unwrap();
-                Signer::new(sha256, &secret)
-                    .and_then(|mut signer| signer.sign_oneshot_to_vec(input))
-                    .unwrap()
+                Signer::new(sha256, &secret).and_then(|mut signer| signer.sign_oneshot_to_vec(input)).unwrap()
             }
             "PS256" => {
                 let mut signer = Signer::new(sha256, &self.key).unwrap();
@@ -90,14 +88,8 @@ impl Signature {
                 signer.sign_oneshot_to_vec(input).unwrap()
             }
             _ => {
-                let digest = if algorithm == "RS512" {
-                    MessageDigest::sha512()
-                } else {
-                    sha256
-                };
-                Signer::new(digest, &self.key)
-                    .and_then(|mut signer| signer.sign_oneshot_to_vec(input))
-                    .unwrap()
+                let digest = if algorithm == "RS512" { MessageDigest::sha512() } else { sha256 };
+                Signer::new(digest, &self.key).and_then(|mut signer| signer.sign_oneshot_to_vec(input)).unwrap()
             }
         }
     }

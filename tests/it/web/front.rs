@@ -13,14 +13,8 @@ pub(super) fn has_common_headers(name: &str, answer: &Answer) {
     assert_eq!(answer.header("x-frame-options"), "DENY", "{name}: {answer:?}");
     assert_eq!(answer.header("referrer-policy"), "no-referrer", "{name}: {answer:?}");
     let policy = answer.header("content-security-policy");
-    assert!(
-        policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
-        "{name}: {policy}"
-    );
-    assert!(
-        uuid::Uuid::try_parse(answer.header("x-request-id")).is_ok(),
-        "{name}: {answer:?}"
-    );
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{name}: {policy}");
+    assert!(uuid::Uuid::try_parse(answer.header("x-request-id")).is_ok(), "{name}: {answer:?}");
     for absent in ["server", "x-powered-by", "set-cookie", "strict-transport-security"] {
         assert_eq!(answer.header(absent), "", "{name}: {answer:?}");
     }
@@ -44,11 +38,7 @@ async fn every_kind_of_answer_carries_the_same_headers() {
         let pair = app.alice().await;
         let get = |path: &str| app.request(Method::GET, path);
         let post = |path: &str| app.request(Method::POST, path);
-        let login = |body: &[u8]| {
-            post("auth/login")
-                .header("content-type", "application/json")
-                .body(body.to_owned())
-        };
+        let login = |body: &[u8]| post("auth/login").header("content-type", "application/json").body(body.to_owned());
         let alice = json!({"email": "alice@example.com", "password": PASSWORD});
         let bob = json!({"email": "bob@example.com", "password": PASSWORD});
         let preflight = app.request(Method::OPTIONS, "auth/login");
@@ -110,9 +100,7 @@ async fn public_documents_may_be_cached_and_their_errors_not() {
         assert_eq!(answer.header("cache-control"), "public, max-age=300", "{path}");
         assert_eq!(answer.header("pragma"), "", "{path}");
 
-        let known = app
-            .request(Method::GET, path)
-            .header("if-none-match", answer.header("etag"));
+        let known = app.request(Method::GET, path).header("if-none-match", answer.header("etag"));
         let known = answered(known).await;
         assert_eq!((known.status, known.body.as_str()), (304, ""), "{path}");
         has_common_headers(path, &known);
@@ -133,24 +121,12 @@ async fn public_documents_may_be_cached_and_their_errors_not() {
 async fn transport_security_is_promised_by_an_https_issuer_only() {
     let https = [("AUTHSERVICE__SERVER__ISSUER", "https://auth.example.com")];
     let app = TestApp::start(Engine::Sqlite, &https).await;
-    for path in [
-        "/",
-        "/nothing",
-        "/health/live/",
-        "users/me",
-        "/.well-known/jwks.json",
-        "/docs",
-    ] {
+    for path in ["/", "/nothing", "/health/live/", "users/me", "/.well-known/jwks.json", "/docs"] {
         let answer = app.get(path).await;
-        assert!(
-            answer.header("strict-transport-security").starts_with("max-age="),
-            "{path}: {answer:?}"
-        );
+        assert!(answer.header("strict-transport-security").starts_with("max-age="), "{path}: {answer:?}");
     }
-    let http = [
-        ("AUTHSERVICE__SERVER__ISSUER", "http://auth.internal"),
-        ("AUTHSERVICE__SERVER__ALLOW_HTTP_ISSUER", "true"),
-    ];
+    let http =
+        [("AUTHSERVICE__SERVER__ISSUER", "http://auth.internal"), ("AUTHSERVICE__SERVER__ALLOW_HTTP_ISSUER", "true")];
     let app = TestApp::start(Engine::Sqlite, &http).await;
     let forwarded = app.request(Method::GET, "/").header("x-forwarded-proto", "https");
     assert_eq!(answered(forwarded).await.header("strict-transport-security"), "");
@@ -213,12 +189,8 @@ async fn a_query_is_nothing_to_a_post() {
     let query = format!("auth/login?email=alice@example.com&password={PASSWORD}");
     assert_eq!(app.post(&query, &json!({})).await.status, 422);
     let body = json!({"email": "alice@example.com", "password": PASSWORD});
-    let answer = app
-        .post("auth/login?email=bob@example.com&password=wrong-password", &body)
-        .await;
+    let answer = app.post("auth/login?email=bob@example.com&password=wrong-password", &body).await;
     let pair = answer.pair();
-    let refreshed = app
-        .with_token(Method::POST, "auth/refresh?refresh_token=other&x=%00", &pair.refresh)
-        .await;
+    let refreshed = app.with_token(Method::POST, "auth/refresh?refresh_token=other&x=%00", &pair.refresh).await;
     assert_eq!(refreshed.status, 200);
 }

@@ -13,37 +13,14 @@ async fn a_body_has_a_size_however_it_is_sent() {
     let head = format!("POST {LOGIN} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n");
     let chunks = |count: usize| format!("400\r\n{}\r\n", "a".repeat(1024)).repeat(count);
     let rows = [
-        (
-            "16 KiB",
-            format!("{head}Content-Length: 16384\r\n\r\n{}", " ".repeat(16384)),
-            422,
-        ),
-        (
-            "a byte more",
-            format!("{head}Content-Length: 16385\r\n\r\n{}", " ".repeat(16385)),
-            413,
-        ),
-        (
-            "1 GiB that is only declared",
-            format!("{head}Content-Length: 1073741824\r\n\r\n"),
-            413,
-        ),
-        (
-            "16 chunks of 1 KiB",
-            format!("{head}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks(16)),
-            422,
-        ),
-        (
-            "17 chunks, and no end",
-            format!("{head}Transfer-Encoding: chunked\r\n\r\n{}", chunks(17)),
-            413,
-        ),
+        ("16 KiB", format!("{head}Content-Length: 16384\r\n\r\n{}", " ".repeat(16384)), 422),
+        ("a byte more", format!("{head}Content-Length: 16385\r\n\r\n{}", " ".repeat(16385)), 413),
+        ("1 GiB that is only declared", format!("{head}Content-Length: 1073741824\r\n\r\n"), 413),
+        ("16 chunks of 1 KiB", format!("{head}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks(16)), 422),
+        ("17 chunks, and no end", format!("{head}Transfer-Encoding: chunked\r\n\r\n{}", chunks(17)), 413),
         (
             "a chunk of 1 GiB that is only declared",
-            format!(
-                "{head}Transfer-Encoding: chunked\r\n\r\n40000000\r\n{}",
-                "a".repeat(17 << 10)
-            ),
+            format!("{head}Transfer-Encoding: chunked\r\n\r\n40000000\r\n{}", "a".repeat(17 << 10)),
             413,
         ),
     ];
@@ -69,13 +46,9 @@ async fn a_body_in_another_coding_is_not_unpacked() {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
     app.register("alice@example.com").await;
     let body = json!({"email": "alice@example.com", "password": PASSWORD}).to_string();
-    for (coding, expected) in [
-        ("gzip", 415),
-        ("br", 415),
-        ("identity, gzip", 415),
-        ("identity", 200),
-        ("Identity", 200),
-    ] {
+    for (coding, expected) in
+        [("gzip", 415), ("br", 415), ("identity, gzip", 415), ("identity", 200), ("Identity", 200)]
+    {
         let mut wire = Wire::open(&app).await;
         let request = posted(LOGIN, &body).replacen("\r\n", &format!("\r\nContent-Encoding: {coding}\r\n"), 1);
         wire.send(request).await;
@@ -87,10 +60,7 @@ async fn a_body_in_another_coding_is_not_unpacked() {
 async fn a_client_may_wait_for_100_continue() {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
     app.register("alice@example.com").await;
-    let request = posted(
-        LOGIN,
-        &json!({"email": "alice@example.com", "password": PASSWORD}).to_string(),
-    );
+    let request = posted(LOGIN, &json!({"email": "alice@example.com", "password": PASSWORD}).to_string());
     let request = request.replacen("\r\n", "\r\nExpect: 100-continue\r\n", 1);
     let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
     let mut wire = Wire::open(&app).await;
@@ -134,11 +104,7 @@ async fn what_follows_a_body_is_the_next_request_and_nothing_else() {
     for (name, path) in [("no route", "/nothing"), ("another method", "/auth_api/v1/users/me")] {
         let mut wire = Wire::open(&app).await;
         let body = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-        wire.send(format!(
-            "{}GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n",
-            posted(path, body)
-        ))
-        .await;
+        wire.send(format!("{}GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n", posted(path, body))).await;
         assert!([404, 405].contains(&wire.answer().await.unwrap().status), "{name}");
         if let Some(answer) = wire.answer().await {
             assert_eq!(answer.status, 200, "{name}: {answer:?}");
@@ -175,36 +141,12 @@ async fn a_head_has_a_size_and_a_number_of_headers() {
     let rows = [
         ("100 headers", format!("{get}{}\r\n", many(99)), 200),
         ("101 headers", format!("{get}{}\r\n", many(100)), 431),
-        (
-            "a header of 12 KiB",
-            format!("{get}X: {}\r\n\r\n", "a".repeat(12 << 10)),
-            200,
-        ),
-        (
-            "a header of 17 KiB",
-            format!("{get}X: {}\r\n\r\n", "a".repeat(17 << 10)),
-            431,
-        ),
-        (
-            "a header of 1 MiB",
-            format!("{get}X: {}\r\n\r\n", "a".repeat(1 << 20)),
-            431,
-        ),
-        (
-            "two of 9 KiB",
-            format!("{get}X: {0}\r\nY: {0}\r\n\r\n", "a".repeat(9 << 10)),
-            431,
-        ),
-        (
-            "a target of 7 KiB",
-            format!("GET /health/live?{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(7 << 10)),
-            200,
-        ),
-        (
-            "a target of 9 KiB",
-            format!("GET /health/live?{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9 << 10)),
-            414,
-        ),
+        ("a header of 12 KiB", format!("{get}X: {}\r\n\r\n", "a".repeat(12 << 10)), 200),
+        ("a header of 17 KiB", format!("{get}X: {}\r\n\r\n", "a".repeat(17 << 10)), 431),
+        ("a header of 1 MiB", format!("{get}X: {}\r\n\r\n", "a".repeat(1 << 20)), 431),
+        ("two of 9 KiB", format!("{get}X: {0}\r\nY: {0}\r\n\r\n", "a".repeat(9 << 10)), 431),
+        ("a target of 7 KiB", format!("GET /health/live?{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(7 << 10)), 200),
+        ("a target of 9 KiB", format!("GET /health/live?{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9 << 10)), 414),
     ];
     let mut wrong = Vec::new();
     for (name, request, expected) in rows {

@@ -73,10 +73,7 @@ async fn one_address_has_so_many_connections_and_gets_them_back() {
     drop(third);
     let started = Instant::now();
     while Wire::open(&app).await.served().await.is_none() {
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "the place is not given back"
-        );
+        assert!(started.elapsed() < Duration::from_secs(5), "the place is not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

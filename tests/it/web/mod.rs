@@ -41,16 +41,10 @@ const PATHS: [(&str, &str); 18] = [
     ("/auth_api/v1/auth/logout", "POST"),
     ("/auth_api/v1/auth/logout-all", "POST"),
     ("/auth_api/v1/auth/sessions", "GET, HEAD"),
-    (
-        "/auth_api/v1/auth/sessions/0198a0d2-7d0e-7cc3-98c4-dc0c0c07398f",
-        "DELETE",
-    ),
+    ("/auth_api/v1/auth/sessions/0198a0d2-7d0e-7cc3-98c4-dc0c0c07398f", "DELETE"),
 ];
-const CACHEABLE: [&str; 3] = [
-    "/.well-known/jwks.json",
-    "/.well-known/oauth-authorization-server",
-    "/.well-known/openid-configuration",
-];
+const CACHEABLE: [&str; 3] =
+    ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
 /// Nothing takes as long, not even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -71,10 +65,7 @@ impl Wire {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
         let stream = socket.connect(address_of(app)).await.unwrap();
-        Self {
-            stream,
-            buffer: Vec::new(),
-        }
+        Self { stream, buffer: Vec::new() }
     }
 
     /// Writes; a server that has hung up already is found out when reading.
@@ -84,12 +75,9 @@ impl Wire {
 
     /// Writes a request without a body.
     async fn ask(&mut self, request_line: &str) -> Answer {
-        self.send(format!("{request_line} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-            .await;
+        self.send(format!("{request_line} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
         let has_body = !request_line.starts_with("HEAD ");
-        self.read(has_body)
-            .await
-            .unwrap_or_else(|| panic!("no answer to {request_line}"))
+        self.read(has_body).await.unwrap_or_else(|| panic!("no answer to {request_line}"))
     }
 
     /// Reads the next answer; `None` when the server has closed.
@@ -112,29 +100,16 @@ impl Wire {
         let headers: HeaderMap = lines
             .map(|line| {
                 let (name, value) = line.split_once(": ").unwrap();
-                (
-                    name.parse::<HeaderName>().unwrap(),
-                    value.parse::<HeaderValue>().unwrap(),
-                )
+                (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
             })
             .collect();
-        let length = headers
-            .get("content-length")
-            .map_or(0, |length| length.to_str().unwrap().parse().unwrap());
-        let length = if has_body && status >= 200 && status != 304 {
-            length
-        } else {
-            0
-        };
+        let length = headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
+        let length = if has_body && status >= 200 && status != 304 { length } else { 0 };
         while self.buffer.len() < length {
             assert!(self.fill().await, "the server closed within a body");
         }
         let body = self.buffer.drain(..length).collect();
-        Some(Answer {
-            status,
-            headers,
-            body: String::from_utf8(body).unwrap(),
-        })
+        Some(Answer { status, headers, body: String::from_utf8(body).unwrap() })
     }
 
     /// Receives more; false when the server has closed.

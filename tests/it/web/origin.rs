@@ -30,9 +30,8 @@ async fn a_request_id_is_believed_from_a_trusted_proxy_and_only_when_harmless() 
     for (name, id, is_harmless) in rows {
         for (app, is_trusted) in [(&trusting, true), (&distrusting, false)] {
             for path in ["/", "/nothing", "users/me"] {
-                let request = app
-                    .request(Method::GET, path)
-                    .header("x-request-id", HeaderValue::from_bytes(id).unwrap());
+                let request =
+                    app.request(Method::GET, path).header("x-request-id", HeaderValue::from_bytes(id).unwrap());
                 let answer = answered(request).await;
                 let given = answer.header("x-request-id");
                 if is_harmless && is_trusted {
@@ -40,11 +39,7 @@ async fn a_request_id_is_believed_from_a_trusted_proxy_and_only_when_harmless() 
                 } else {
                     assert!(uuid::Uuid::try_parse(given).is_ok(), "{name} {path}: {given}");
                 }
-                assert_eq!(
-                    answer.headers.get_all("x-request-id").iter().count(),
-                    1,
-                    "{name} {path}"
-                );
+                assert_eq!(answer.headers.get_all("x-request-id").iter().count(), 1, "{name} {path}");
             }
         }
     }
@@ -52,9 +47,8 @@ async fn a_request_id_is_believed_from_a_trusted_proxy_and_only_when_harmless() 
 
 /// Signs in with extra headers and returns the address that the session has.
 async fn address_of_session(app: &TestApp, name: &str, headers: &Headers<'_>) -> String {
-    let mut request = app
-        .request(Method::POST, "auth/login")
-        .json(&json!({"email": "alice@example.com", "password": PASSWORD}));
+    let mut request =
+        app.request(Method::POST, "auth/login").json(&json!({"email": "alice@example.com", "password": PASSWORD}));
     for (header, value) in headers {
         request = request.header(*header, HeaderValue::from_bytes(value).unwrap());
     }
@@ -63,11 +57,7 @@ async fn address_of_session(app: &TestApp, name: &str, headers: &Headers<'_>) ->
     assert_eq!(own.status, 200, "{name}: {own:?}");
     let id = crate::support::claims(&pair.access)["sid"].clone();
     let sessions = own.json();
-    let session = sessions
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|session| session["session_id"] == id);
+    let session = sessions.as_array().unwrap().iter().find(|session| session["session_id"] == id);
     session.unwrap()["ip_address"].as_str().unwrap().to_owned()
 }
 
@@ -81,11 +71,7 @@ async fn a_forwarded_address_is_believed_from_a_trusted_proxy() {
             ("none", &[], "127.0.0.1"),
             ("one", &[(xff, b"1.2.3.4")], "1.2.3.4"),
             ("the rightmost", &[(xff, b"6.6.6.6, 1.2.3.4")], "1.2.3.4"),
-            (
-                "proxies behind it",
-                &[(xff, b"6.6.6.6, 1.2.3.4,10.1.1.1 , 10.2.2.2")],
-                "1.2.3.4",
-            ),
+            ("proxies behind it", &[(xff, b"6.6.6.6, 1.2.3.4,10.1.1.1 , 10.2.2.2")], "1.2.3.4"),
             ("two lines", &[(xff, b"6.6.6.6"), (xff, b"1.2.3.4")], "1.2.3.4"),
             ("a hundred proxies", &[(xff, hops.as_bytes())], "6.6.6.6"),
             ("version 6", &[(xff, b"2001:DB8:0::1")], "2001:db8::1"),
@@ -101,11 +87,7 @@ async fn a_forwarded_address_is_believed_from_a_trusted_proxy() {
             ("other bytes", &[(xff, b"1.2.3.4, \xff\xfe")], "127.0.0.1"),
             (
                 "other headers",
-                &[
-                    ("x-real-ip", b"6.6.6.6"),
-                    ("forwarded", b"for=6.6.6.6"),
-                    ("client-ip", b"6.6.6.6"),
-                ],
+                &[("x-real-ip", b"6.6.6.6"), ("forwarded", b"for=6.6.6.6"), ("client-ip", b"6.6.6.6")],
                 "127.0.0.1",
             ),
         ];

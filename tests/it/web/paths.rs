@@ -9,9 +9,7 @@ use crate::support::{API, Engine, TestApp};
 async fn other_methods_are_refused_with_those_that_there_are() {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
     for (path, allow) in PATHS {
-        for method in [
-            "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "post", "Post",
-        ] {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "post", "Post"] {
             if allow.split(", ").any(|allowed| allowed == method) {
                 continue;
             }
@@ -23,9 +21,7 @@ async fn other_methods_are_refused_with_those_that_there_are() {
             assert!(!answer.body.contains("canary"), "{method} {path}");
         }
     }
-    let overridden = app
-        .request(Method::GET, "auth/login")
-        .header("x-http-method-override", "POST");
+    let overridden = app.request(Method::GET, "auth/login").header("x-http-method-override", "POST");
     is_detail(&answered(overridden).await, 405, "Method Not Allowed");
 }
 
@@ -43,25 +39,14 @@ async fn head_is_get_without_its_body() {
         }
         let get = ask(Method::GET).await;
         assert_eq!(head.status, 200, "{path}");
-        for name in [
-            "content-type",
-            "content-length",
-            "cache-control",
-            "etag",
-            "content-security-policy",
-        ] {
+        for name in ["content-type", "content-length", "cache-control", "etag", "content-security-policy"] {
             assert_eq!(head.header(name), get.header(name), "{name} of {path}");
         }
         assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
     }
     // The connection stays in step.
     let mut wire = Wire::open(&app).await;
-    for line in [
-        "HEAD /",
-        "HEAD /auth_api/v1/auth/login",
-        "HEAD /nothing",
-        "GET /health/live",
-    ] {
+    for line in ["HEAD /", "HEAD /auth_api/v1/auth/login", "HEAD /nothing", "GET /health/live"] {
         let answer = wire.ask(line).await;
         assert_eq!(answer.body.is_empty(), line.starts_with("HEAD"), "{line}");
     }
@@ -81,19 +66,12 @@ async fn a_trailing_slash_leads_to_the_issuer_whatever_the_request_claims() {
                 .header("forwarded", "host=evil.example;proto=http");
             let answer = answered(request).await;
             assert_eq!(answer.status, 307, "{method} {path}: {answer:?}");
-            assert_eq!(
-                answer.header("location"),
-                format!("https://auth.example.com{path}"),
-                "{method} {path}"
-            );
+            assert_eq!(answer.header("location"), format!("https://auth.example.com{path}"), "{method} {path}");
             assert_eq!(answer.body, "");
         }
     }
     let answer = app.get("/health/live/?a=b&c=%2F").await;
-    assert_eq!(
-        answer.header("location"),
-        "https://auth.example.com/health/live?a=b&c=%2F"
-    );
+    assert_eq!(answer.header("location"), "https://auth.example.com/health/live?a=b&c=%2F");
     for path in ["/nothing/", "/health/live//", "//", "/health/"] {
         is_detail(&app.get(path).await, 404, "Not Found");
     }
@@ -115,9 +93,7 @@ async fn links_come_from_the_issuer_whatever_the_request_claims() {
     // A target in absolute form names another authority in vain.
     let mut wire = Wire::open(&app).await;
     assert_eq!(wire.ask("GET http://evil.example/health/live").await.status, 200);
-    let discovery = wire
-        .ask("GET http://evil.example/.well-known/openid-configuration")
-        .await;
+    let discovery = wire.ask("GET http://evil.example/.well-known/openid-configuration").await;
     assert_eq!(discovery.json()["issuer"], app.issuer.as_str());
     let redirect = wire.ask("GET http://evil.example/health/live/").await;
     assert_eq!(redirect.header("location"), format!("{}/health/live", app.issuer));
@@ -156,11 +132,8 @@ async fn paths_are_taken_as_they_are_written() {
     ];
     for target in targets {
         let mut wire = Wire::open(&app).await;
-        wire.send(format!(
-            "GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
-            pair.access
-        ))
-        .await;
+        wire.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", pair.access))
+            .await;
         let answer = wire.answer().await.unwrap();
         assert!([400, 404].contains(&answer.status), "{target}: {answer:?}");
     }
