@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::clock::{Clock as _, DatabaseClock};
+use crate::clock::DatabaseClock;
 
 /// How often the key ring is read anew: what an operator or another replica planned is known everywhere soon after.
 const KEYS: Duration = Duration::from_secs(5);
@@ -38,15 +38,15 @@ pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>) {
             }
         }
     });
-    tokio::spawn(sweep(Arc::clone(app), Arc::clone(clock)));
+    tokio::spawn(sweep(Arc::clone(app)));
 }
 
-async fn sweep(app: Arc<App>, clock: Arc<DatabaseClock>) {
+async fn sweep(app: Arc<App>) {
     let mut ticks = ticks(Duration::from_secs(app.config.cleanup.interval_seconds));
     let mut cursor = Uuid::nil();
     loop {
         ticks.tick().await;
-        match app.sessions.sweep(cursor, clock.now()).await {
+        match app.sessions.sweep(cursor, app.clock.now()).await {
             Ok((deleted, next)) => {
                 cursor = next;
                 if deleted > 0 {

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod entity;
+mod hmac;
 mod json;
 pub mod random;
 pub mod telemetry;

@@ -1,5 +1,6 @@
 //! Every path on one screen.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use poem::endpoint::make;
@@ -25,18 +26,31 @@ const REST: [(&str, Method); 8] = [
     ("/auth/sessions/{session_id}", Method::DELETE),
 ];
 /// All others; each answers GET.
-const OTHERS: [&str; 10] = [
-    "/",
-    "/openapi.json",
-    "/docs",
-    "/docs/oauth2-redirect",
-    "/redoc",
-    "/.well-known/jwks.json",
-    "/.well-known/oauth-authorization-server",
-    "/.well-known/openid-configuration",
-    "/health/live",
-    "/health/ready",
+const OTHERS: [(&str, Handler); 10] = [
+    ("/", |_| Box::pin(async { rest::start() })),
+    ("/openapi.json", |ask| Box::pin(async move { ask.document.openapi() })),
+    ("/docs", |ask| Box::pin(async move { ask.document.swagger() })),
+    ("/docs/oauth2-redirect", |_| Box::pin(async { rest::oauth2_redirect() })),
+    ("/redoc", |ask| Box::pin(async move { ask.document.redoc() })),
+    ("/.well-known/jwks.json", |ask| Box::pin(async move { jwks::jwks(&ask.app, &ask.request).await })),
+    ("/.well-known/oauth-authorization-server", |ask| {
+        Box::pin(async move { discovery::authorization_server(&ask.app, &ask.request) })
+    }),
+    ("/.well-known/openid-configuration", |ask| {
+        Box::pin(async move { discovery::openid_configuration(&ask.app, &ask.request) })
+    }),
+    ("/health/live", |_| Box::pin(async { ops::live() })),
+    ("/health/ready", |ask| Box::pin(async move { ops::ready(&ask.app).await })),
 ];
+
+/// What a handler that is not part of the REST API may need.
+struct Ask {
+    app: Arc<App>,
+    document: Arc<Document>,
+    request: Request,
+}
+
+type Handler = fn(Ask) -> Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// Builds what answers requests.
 #[must_use]
@@ -49,10 +63,16 @@ pub fn front(app: &Arc<App>) -> Front {
         paths.add(format!("{}{path}", server.api_prefix), &[method]);
     }
     let mut routes = Route::new().nest(server.api_prefix.clone(), api);
-    for path in OTHERS {
+    for (path, handler) in OTHERS {
         paths.add(path, &[Method::GET]);
         let (app, document) = (Arc::clone(app), Arc::clone(&document));
-        routes = routes.at(path, make(move |request| plain(Arc::clone(&app), Arc::clone(&document), path, request)));
+        routes = routes.at(
+            path,
+            make(move |request| {
+                let answer = handler(Ask { app: Arc::clone(&app), document: Arc::clone(&document), request });
+                async move { Ok::<_, poem::Error>(answer.await) }
+            }),
+        );
     }
     Front::new(routes.boxed(), paths, rest::from_framework, server)
 }
@@ -62,20 +82,4 @@ pub fn front(app: &Arc<App>) -> Front {
 pub fn openapi(app: &Arc<App>) -> String {
     let (_, document) = rest::build(app);
     String::from_utf8_lossy(document.text()).into_owned()
-}
-
-async fn plain(app: Arc<App>, document: Arc<Document>, path: &'static str, request: Request) -> poem::Result<Response> {
-    Ok(match path {
-        "/" => rest::start(),
-        "/openapi.json" => document.openapi(),
-        "/docs" => document.swagger(),
-        "/docs/oauth2-redirect" => rest::oauth2_redirect(),
-        "/redoc" => document.redoc(),
-        "/.well-known/jwks.json" => jwks::jwks(&app, &request).await,
-        "/.well-known/oauth-authorization-server" => discovery::authorization_server(&app, &request),
-        "/.well-known/openid-configuration" => discovery::openid_configuration(&app, &request),
-        "/health/live" => ops::live(),
-        "/health/ready" => ops::ready(&app).await,
-        _ => unreachable!("every path of OTHERS has an arm"),
-    })
 }

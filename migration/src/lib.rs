@@ -104,6 +104,7 @@ async fn lock(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     let tx = db.begin().await?;
     tx.execute_unprepared(&format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'")).await?;
     tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+    tx.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
     tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK_KEY})")).await?;
     Ok(tx)
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Accounts, Error, User, store};
 use crate::audit::{self, Entry, Event, Origin};
-use crate::sessions::Reason;
+use crate::sessions::{self, Reason};
 
 /// The user and session behind an access token.
 pub struct Caller {
@@ -38,7 +38,7 @@ impl Accounts {
     pub async fn log_out_everywhere(&self, caller: &Caller, origin: &Origin, now: DateTime<Utc>) -> Result<(), Error> {
         let tx = self.db.begin().await?;
         store::lock_user(&tx, caller.user.id).await?;
-        self.sessions.end_all(&tx, caller.user.id, Reason::UserLogoutAll, now).await?;
+        sessions::end_all(&tx, caller.user.id, Reason::UserLogoutAll, now).await?;
         let entry = Entry {
             user_id: Some(caller.user.id),
             session_id: Some(caller.session_id),

@@ -1,13 +1,34 @@
 //! What an operator does with accounts.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Accounts, Email, Error, PASSWORD_LENGTH, User, policy, store};
+use super::password::Hasher;
+use super::{Email, Error, PASSWORD_LENGTH, User, policy, store};
 use crate::audit::{self, Entry, Event};
-use crate::sessions::Reason;
+use crate::config::Config;
+use crate::db::Db;
+use crate::sessions::{self, Reason};
 
-impl Accounts {
+/// Accounts in an operator's hands. Needs no keys: it issues nothing.
+#[derive(Debug, Clone)]
+pub struct Management {
+    db: Db,
+    hasher: Arc<Hasher>,
+}
+
+impl Management {
+    /// Reads its settings from the configuration.
+    pub fn new(db: Db, config: &Config) -> Result<Self, Error> {
+        Ok(Self::with(db, Arc::new(Hasher::new(&config.passwords)?)))
+    }
+
+    pub(super) fn with(db: Db, hasher: Arc<Hasher>) -> Self {
+        Self { db, hasher }
+    }
+
     /// Lists users by id, beginning after `after`.
     pub async fn list(&self, after: i64, limit: u64) -> Result<Vec<User>, Error> {
         Ok(store::users_after(self.db.reader(), after, limit).await?)
@@ -19,7 +40,7 @@ impl Accounts {
         let tx = self.db.begin().await?;
         let has_changed = store::set_active(&tx, user.id, is_active, now).await?;
         if !is_active {
-            self.sessions.end_all(&tx, user.id, Reason::Deactivated, now).await?;
+            sessions::end_all(&tx, user.id, Reason::Deactivated, now).await?;
         }
         if has_changed {
             let event = if is_active { Event::UserActivated } else { Event::UserDeactivated };
@@ -41,7 +62,7 @@ impl Accounts {
         let hash = self.hasher.hash(password).await?;
         let tx = self.db.begin().await?;
         store::set_password(&tx, user.id, &hash, now).await?;
-        self.sessions.end_all(&tx, user.id, Reason::PasswordChange, now).await?;
+        sessions::end_all(&tx, user.id, Reason::PasswordChange, now).await?;
         let entry = Entry { user_id: Some(user.id), ..Entry::default() };
         audit::record(&tx, now, Event::PasswordSet, entry).await?;
         tx.commit().await?;

@@ -25,6 +25,7 @@ mod store;
 
 pub use access::Caller;
 pub use email::{Email, Error as EmailError};
+pub use manage::Management;
 pub use password::{Error as HashError, Hasher};
 pub use user::Model as User;
 
@@ -88,12 +89,18 @@ pub struct Accounts {
     db: Db,
     sessions: Arc<Sessions>,
     tokens: Tokens,
-    hasher: password::Hasher,
+    hasher: Arc<Hasher>,
 }
 
 impl Accounts {
     /// Reads its settings from the configuration.
     pub fn new(db: Db, sessions: Arc<Sessions>, tokens: Tokens, config: &Config) -> Result<Self, Error> {
-        Ok(Self { db, sessions, tokens, hasher: password::Hasher::new(&config.passwords)? })
+        Ok(Self { db, sessions, tokens, hasher: Arc::new(Hasher::new(&config.passwords)?) })
+    }
+
+    /// What operators do with accounts.
+    #[must_use]
+    pub fn management(&self) -> Management {
+        Management::with(self.db.clone(), Arc::clone(&self.hasher))
     }
 }

@@ -127,12 +127,15 @@ impl Hasher {
         work: impl FnOnce(&mut Vec<Block>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let permit = self.permit().await?;
-        let buffers = Arc::clone(&self.buffers);
+        let (buffers, usual) = (Arc::clone(&self.buffers), self.params.block_count());
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let lock = || buffers.lock().unwrap_or_else(PoisonError::into_inner);
             let mut buffer = lock().pop().unwrap_or_default();
             let result = work(&mut buffer);
+            // A stored hash with huge parameters must not keep its memory for ever.
+            buffer.truncate(usual);
+            buffer.shrink_to(usual);
             lock().push(buffer);
             result
         });

@@ -23,7 +23,7 @@ mod store;
 
 pub use choices::{Choice, Choices};
 
-/// Users, sessions and families read or written at once.
+/// Users read or written at once.
 const BATCH: i64 = 2000;
 
 /// Why the takeover did not happen. Nothing was changed.
@@ -189,7 +189,8 @@ async fn hash_plain_passwords(
             let hasher = Arc::clone(&hasher);
             running.spawn(async move { (id, hasher.hash(SecretString::from(password)).await) });
         }
-        while let Some(Ok((id, hash))) = running.join_next().await {
+        while let Some(joined) = running.join_next().await {
+            let (id, hash) = joined.map_err(|died| HashError::Failed(died.to_string()))?;
             done.insert(id, hash?);
         }
         progress("hashing plain-text passwords", i64::try_from(done.len()).unwrap_or_default(), total);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Error, say, serve};
+use super::{Error, connect, say};
 use crate::adopt::{self, Choices, Counts};
 use crate::clock::{Clock as _, DatabaseClock};
 use crate::config::Config;
@@ -29,7 +29,7 @@ pub(super) struct Adopt {
 impl Adopt {
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
         let choices = self.conflicts.as_deref().map_or(Ok(Choices::default()), Choices::read)?;
-        let db = serve::connect(&config).await?;
+        let db = connect(&config).await?;
         let clock = DatabaseClock::default();
         db.measure_clock(&clock).await?;
         let bar = ProgressBar::new(0).with_style(

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Error, say, serve};
+use super::{Error, connect, say};
 use crate::config::Config;
 
 /// Apply or list migrations of the database
@@ -16,7 +16,7 @@ pub(super) enum Migrate {
 
 impl Migrate {
     pub(super) async fn run(self, config: &Config) -> Result<(), Error> {
-        let db = serve::connect(config).await?;
+        let db = connect(config).await?;
         match self {
             Self::Up => {
                 let applied = migration::up(db.writer()).await?;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Faults};
-use crate::{accounts, app, keys};
+use crate::db::Db;
+use crate::{accounts, app, keys, sessions};
 
 mod adopt;
 mod config;
@@ -41,7 +43,7 @@ enum Command {
     /// Check or show the configuration
     Config {
         #[command(subcommand)]
-        command: config::Show,
+        command: config::Settings,
     },
     /// List and manage users
     Users {
@@ -104,7 +106,9 @@ impl From<app::Error> for Error {
         match error {
             app::Error::Keys(keys::Error::Faults(_) | keys::Error::Key(_)) => Self::Configuration(error.to_string()),
             app::Error::Keys(keys::Error::Storage(error)) => error.into(),
-            app::Error::Keys(keys::Error::NoSigner) | app::Error::Accounts(_) => Self::Internal(error.to_string()),
+            app::Error::Keys(keys::Error::NoSigner | keys::Error::Unread) | app::Error::Accounts(_) => {
+                Self::Internal(error.to_string())
+            }
         }
     }
 }
@@ -134,7 +138,7 @@ impl From<accounts::Error> for Error {
     fn from(error: accounts::Error) -> Self {
         match error {
             accounts::Error::NotFound | accounts::Error::PasswordRefused(_) => Self::Input(error.to_string()),
-            accounts::Error::Storage(error) => error.into(),
+            accounts::Error::Storage(error) | accounts::Error::Session(sessions::Error::Storage(error)) => error.into(),
             other => Self::Internal(other.to_string()),
         }
     }
@@ -178,7 +182,7 @@ fn execute(cli: Cli) -> Result<(), Error> {
         match cli.command {
             Command::Serve(serve) => serve.run(config).await,
             Command::Migrate { command } => command.run(&config).await,
-            Command::Users { command } => command.run(config).await,
+            Command::Users { command } => command.run(&config).await,
             Command::Adopt(adopt) => adopt.run(config).await,
             Command::Config { .. } => Ok(()),
         }
@@ -188,4 +192,23 @@ fn execute(cli: Cli) -> Result<(), Error> {
 /// Writes a line to standard output; a closed pipe is nobody's fault.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// How long to wait before a database that did not answer is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Connects, and waits for a database that is not up yet.
+async fn connect(config: &Config) -> Result<Db, Error> {
+    let patience = Duration::from_secs(config.database.connect_timeout_seconds);
+    let started = tokio::time::Instant::now();
+    loop {
+        match Db::connect(&config.database).await {
+            Ok(db) => return Ok(db),
+            Err(error) if started.elapsed() >= patience => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(error = %error, "the database does not answer yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
 }

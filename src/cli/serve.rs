@@ -8,16 +8,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::Error;
+use super::{Error, connect};
 use crate::app::App;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
-use crate::db::Db;
 use crate::web::listener::{self, Caps};
 use crate::{jobs, routes, telemetry};
-
-/// How long to wait before a database that did not answer is asked again.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Run the server
 #[derive(Debug, Args)]
@@ -90,22 +86,6 @@ impl Signals {
                     _ = self.interrupt.recv() => {}
                     _ = self.terminate.recv() => {}
                 }
-            }
-        }
-    }
-}
-
-/// Connects, and waits for a database that is not up yet.
-pub(super) async fn connect(config: &Config) -> Result<Db, Error> {
-    let patience = Duration::from_secs(config.database.connect_timeout_seconds);
-    let started = tokio::time::Instant::now();
-    loop {
-        match Db::connect(&config.database).await {
-            Ok(db) => return Ok(db),
-            Err(error) if started.elapsed() >= patience => return Err(error.into()),
-            Err(error) => {
-                tracing::warn!(error = %error, "the database does not answer yet");
-                tokio::time::sleep(RETRY).await;
             }
         }
     }

@@ -1,15 +1,13 @@
 //! `authservice users`.
 
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 
 use clap::Subcommand;
 use secrecy::SecretString;
 
-use super::{Error, say, serve};
-use crate::accounts::{Email, User};
-use crate::app::App;
-use crate::clock::DatabaseClock;
+use super::{Error, connect, say};
+use crate::accounts::{Email, Management, User};
+use crate::clock::{Clock as _, DatabaseClock};
 use crate::config::Config;
 
 /// List and manage users
@@ -45,36 +43,34 @@ pub(super) enum Users {
 }
 
 impl Users {
-    pub(super) async fn run(self, config: Config) -> Result<(), Error> {
-        let db = serve::connect(&config).await?;
+    pub(super) async fn run(self, config: &Config) -> Result<(), Error> {
+        let db = connect(config).await?;
         migration::require_current(db.writer()).await?;
-        let clock = Arc::new(DatabaseClock::default());
+        let clock = DatabaseClock::default();
         db.measure_clock(&clock).await?;
-        let app = App::new(config, db, clock).await?;
-        self.act(&app).await?;
-        app.db.clone().close().await;
+        self.act(&Management::new(db.clone(), config)?, &clock).await?;
+        db.close().await;
         Ok(())
     }
 
-    async fn act(self, app: &App) -> Result<(), Error> {
-        let now = app.clock.now();
+    async fn act(self, accounts: &Management, clock: &DatabaseClock) -> Result<(), Error> {
         match self {
             Self::List { after, limit, json } => {
-                for user in app.accounts.list(after, limit).await? {
+                for user in accounts.list(after, limit).await? {
                     say(&if json { as_json(&user) } else { as_line(&user) });
                 }
             }
             Self::Deactivate { email } => {
-                let has_changed = app.accounts.set_active(&parse(&email)?, false, now).await?;
+                let has_changed = accounts.set_active(&parse(&email)?, false, clock.now()).await?;
                 say(if has_changed { "deactivated; every session has ended" } else { "was inactive already" });
             }
             Self::Activate { email } => {
-                let has_changed = app.accounts.set_active(&parse(&email)?, true, now).await?;
+                let has_changed = accounts.set_active(&parse(&email)?, true, clock.now()).await?;
                 say(if has_changed { "activated" } else { "was active already" });
             }
             Self::SetPassword { email } => {
-                let email = parse(&email)?;
-                app.accounts.set_password(&email, read_password()?, now).await?;
+                let (email, password) = (parse(&email)?, read_password()?);
+                accounts.set_password(&email, password, clock.now()).await?;
                 say("the password is set; every session has ended");
             }
         }

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use super::{Draft, network};
@@ -80,8 +81,10 @@ pub(super) fn faults(draft: &Draft) -> Vec<String> {
     check("server.api_prefix", prefix(&text("server.api_prefix")));
     check("database.url", database_url(&text("database.url")));
     check("keys.encryption_key", encryption_key_fault(&text("keys.encryption_key")));
-    check("log.level", EnvFilter::try_new(text("log.level")).is_err().then_some("is not a log filter"));
-    check("tokens.client_id", text("tokens.client_id").is_empty().then_some("must not be empty"));
+    check("log.level", log_level(&text("log.level")));
+    let client_id = text("tokens.client_id");
+    let is_client_id = (1..=255).contains(&client_id.chars().count());
+    check("tokens.client_id", (!is_client_id).then_some("must have 1 to 255 characters"));
     check("tokens.scope", scope(&text("tokens.scope")));
     let reserved =
         ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "fam", "gen", "user_id", "client_id", "scope"];
@@ -171,6 +174,13 @@ fn scope(text: &str) -> Option<&'static str> {
         |token: &str| !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
     let is_scope = text.len() <= 1024 && text.split(' ').all(is_token);
     (!is_scope).then_some("must be scope tokens parted by single blanks")
+}
+
+/// A lone word is a level: as a filter any word would do, and a misspelt level would silence everything.
+fn log_level(text: &str) -> Option<&'static str> {
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_fine = if is_word { text.parse::<LevelFilter>().is_ok() } else { EnvFilter::try_new(text).is_ok() };
+    (!is_fine).then_some("must be error, warn, info, debug or trace, or a filter such as info,sqlx=warn")
 }
 
 fn database_url(text: &str) -> Option<&'static str> {

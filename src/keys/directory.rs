@@ -53,7 +53,9 @@ pub(super) fn make_encryption_key(config: &config::Keys) -> Result<KeyEncryption
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        fs::hard_link(&draft, &path)
+        fs::hard_link(&draft, &path)?;
+        // The name too must survive a power cut: the ring is sealed with this key from now on.
+        fs::File::open(&config.directory)?.sync_all()
     })();
     let _ = fs::remove_file(&draft);
     match written {

@@ -1,32 +1,22 @@
 //! Keys that authenticate opaque refresh tokens: never published, sealed like the others.
 
-use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
-use openssl::sign::Signer;
-
 use super::key::Fault;
-
-/// Length of a secret and of a tag.
-pub(super) const LENGTH: usize = 32;
+use crate::hmac;
 
 /// An HMAC-SHA-256 key.
 pub struct MacKey {
     /// Names the key in tokens: 8 bytes as base64url.
     pub kid: String,
-    key: PKey<Private>,
+    key: hmac::Key,
 }
 
 impl MacKey {
     pub(super) fn new(kid: String, secret: &[u8]) -> Result<Self, Fault> {
-        if secret.len() != LENGTH {
-            return Err(Fault(format!("the MAC key {kid} has a wrong length")));
-        }
-        Ok(Self { kid, key: PKey::hmac(secret)? })
+        Ok(Self { kid, key: hmac::Key::new(secret)? })
     }
 
     /// The tag of `input`.
-    pub fn tag(&self, input: &[u8]) -> Result<[u8; LENGTH], Fault> {
-        let tag = Signer::new(MessageDigest::sha256(), &self.key)?.sign_oneshot_to_vec(input)?;
-        tag.try_into().map_err(|_| Fault("HMAC-SHA-256 gave a tag of a wrong length".to_owned()))
+    pub fn tag(&self, input: &[u8]) -> Result<[u8; hmac::LENGTH], Fault> {
+        Ok(self.key.tag(input)?)
     }
 }

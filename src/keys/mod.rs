@@ -12,8 +12,6 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
@@ -59,15 +57,9 @@ pub enum Error {
     /// No key may sign now.
     #[error("no key may sign now")]
     NoSigner,
-}
-
-/// The JWK Set as it goes over the wire.
-#[derive(Debug, Clone)]
-pub struct JwkSet {
-    /// RFC 7517 5.
-    pub body: Bytes,
-    /// A strong entity tag (RFC 9110 8.8.3).
-    pub etag: String,
+    /// The ring could not be read to look for a key.
+    #[error("the key ring could not be read")]
+    Unread,
 }
 
 /// When, and with which key, the database of the old service was taken over.
@@ -87,11 +79,11 @@ pub struct Keyring {
     /// The ring as last read: what every request uses, also while the database is away.
     ring: RwLock<Arc<Ring>>,
     /// Lets one caller at a time read the ring, once a second at most.
-    reload: Cache<(), ()>,
+    reload: Cache<(), bool>,
     /// Keys by kid, so that a reload parses only what is new.
     parsed: Cache<String, AnyKey>,
     /// JWK Sets by the kids that are published.
-    rendered: Cache<Vec<String>, JwkSet>,
+    rendered: Cache<Vec<String>, Bytes>,
 }
 
 /// A key of either purpose.
@@ -141,17 +133,20 @@ impl Keyring {
         self.adoption.as_ref()
     }
 
-    /// The key with this kid, unless it is gone. A kid that is not in the ring makes it be read anew, once a second at most.
-    pub async fn find(&self, kid: &str, now: DateTime<Utc>) -> Option<AnyKey> {
+    /// The key with this kid, unless it is gone. A kid that is not in the ring makes it be read anew, once a second at most; when
+    /// that fails nobody knows whether there is such a key.
+    pub async fn find(&self, kid: &str, now: DateTime<Utc>) -> Result<Option<AnyKey>, Error> {
         if let Some(key) = self.current().find(kid, now) {
-            return Some(key);
+            return Ok(Some(key));
         }
-        self.reload(now).await;
-        self.current().find(kid, now)
+        if !self.reload(now).await {
+            return Err(Error::Unread);
+        }
+        Ok(self.current().find(kid, now))
     }
 
-    /// The public keys that are published at `now`.
-    pub async fn jwk_set(&self, now: DateTime<Utc>) -> JwkSet {
+    /// The JWK Set of the public keys that are published at `now`.
+    pub async fn jwk_set(&self, now: DateTime<Utc>) -> Bytes {
         let ring = self.current();
         let published: Vec<&Key> = ring
             .members
@@ -163,16 +158,21 @@ impl Keyring {
         self.rendered.get_with(kids, async move { render(&published) }).await
     }
 
-    /// Reads the ring anew; many callers at once read it once. A database that does not answer leaves it as it was.
-    pub async fn reload(&self, now: DateTime<Utc>) {
-        self.reload
-            .get_with((), async {
-                match store::live_keys(self.db.reader(), now).await {
-                    Ok(rows) => self.take(rows).await,
-                    Err(error) => tracing::warn!(error = %error, "the key ring was not read anew"),
+    /// Reads the ring anew; many callers at once read it once. A database that does not answer leaves it as it was: false.
+    pub async fn reload(&self, now: DateTime<Utc>) -> bool {
+        let reading = async {
+            match store::live_keys(self.db.reader(), now).await {
+                Ok(rows) => {
+                    self.take(rows).await;
+                    true
                 }
-            })
-            .await;
+                Err(error) => {
+                    tracing::warn!(error = %error, "the key ring was not read anew");
+                    false
+                }
+            }
+        };
+        self.reload.get_with((), reading).await
     }
 
     fn current(&self) -> Arc<Ring> {
@@ -245,8 +245,8 @@ impl Ring {
         let is_active =
             move |member: &&Member| member.signing_at <= now && member.retained_at.is_none_or(|end| end > now);
         let active = self.members.iter().filter(is_active);
-        let oldest_first = self.members.iter().rev().filter(move |member| member.gone_at.is_none_or(|end| end > now));
-        active.chain(oldest_first).map(|member| &member.key)
+        let not_yet = self.members.iter().rev().filter(move |member| member.signing_at > now);
+        active.chain(not_yet).map(|member| &member.key)
     }
 
     fn find(&self, kid: &str, now: DateTime<Utc>) -> Option<AnyKey> {
@@ -255,9 +255,8 @@ impl Ring {
     }
 }
 
-fn render(published: &[&Key]) -> JwkSet {
+/// RFC 7517 5.
+fn render(published: &[&Key]) -> Bytes {
     let keys: Vec<_> = published.iter().map(|key| &key.public_jwk).collect();
-    let body = Bytes::from(serde_json::json!({"keys": keys}).to_string());
-    let etag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(&body)[..16]));
-    JwkSet { body, etag }
+    serde_json::json!({"keys": keys}).to_string().into()
 }

@@ -12,12 +12,12 @@ use secrecy::zeroize::Zeroizing;
 
 use super::key::{Fault, PrivateKey};
 use super::store::{self, Retirement};
-use super::{Error, Keyring, REFRESH, RELOAD, SIGNING, directory, mac};
+use super::{Error, Keyring, REFRESH, RELOAD, SIGNING, directory};
 use crate::audit::{self, Entry, Event};
 use crate::config::{self, Algorithm, Config};
 use crate::db::Db;
 use crate::entity::signing_key::Model;
-use crate::random;
+use crate::{hmac, random};
 
 impl Keyring {
     /// Opens the ring: finds or makes the key-encryption key, imports PEM files, makes the first key. Several replicas may do so at
@@ -25,7 +25,8 @@ impl Keyring {
     pub async fn open(db: Db, config: &Config, now: DateTime<Utc>) -> Result<Self, Error> {
         let rows = store::live_keys(db.reader(), now).await?;
         let found = directory::pem_files(&config.keys).map_err(Error::Faults)?;
-        let imported = missing_key(&rows, found, config.keys.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
+        let imported = missing_key(store::kids(db.reader()).await?, found, config.keys.algorithm)
+            .map_err(|fault| Error::Faults(vec![fault]))?;
         let (is_empty, encryption_key) = (rows.is_empty(), directory::encryption_key_of(&config.keys)?);
         let encryption_key = match encryption_key {
             Some(key) => key,
@@ -126,7 +127,7 @@ impl Keyring {
     async fn add_mac(&self, now: DateTime<Utc>) -> Result<(), Error> {
         let random = |error: random::Error| Fault(error.to_string());
         let kid = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<8>().map_err(random)?);
-        let secret = Zeroizing::new(random::bytes::<{ mac::LENGTH }>().map_err(random)?);
+        let secret = Zeroizing::new(random::bytes::<{ hmac::LENGTH }>().map_err(random)?);
         let row = Model {
             purpose: REFRESH.to_owned(),
             algorithm: "HS256".to_owned(),
@@ -181,13 +182,16 @@ impl Keyring {
 /// The kid of the one private key that lies ready to be imported; `None` when there is none.
 pub fn imported_kid(config: &config::Keys) -> Result<Option<String>, Error> {
     let found = directory::pem_files(config).map_err(Error::Faults)?;
-    let key = missing_key(&[], found, config.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
+    let key = missing_key(Vec::new(), found, config.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
     Ok(key.map(|key| key.kid()).transpose()?)
 }
 
-/// The one private key that the ring lacks. Every public key must belong to a key of the ring or to that one.
-fn missing_key(rows: &[Model], found: directory::Found, algorithm: Algorithm) -> Result<Option<PrivateKey>, Fault> {
-    let mut known: Vec<String> = rows.iter().map(|row| row.kid.clone()).collect();
+/// The one private key that the ring has never had. Every public key must belong to a key of the ring or to that one.
+fn missing_key(
+    mut known: Vec<String>,
+    found: directory::Found,
+    algorithm: Algorithm,
+) -> Result<Option<PrivateKey>, Fault> {
     let mut missing: Option<(PathBuf, PrivateKey)> = None;
     for (path, key) in found.private {
         let kid = key.kid()?;

@@ -3,14 +3,11 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
-use openssl::sign::Signer;
 use openssl::symm::{Cipher, decrypt_aead, encrypt_aead};
 use secrecy::zeroize::Zeroizing;
 
 use super::key::Fault;
-use crate::random;
+use crate::{hmac, random};
 
 const VERSION: u8 = 1;
 const NONCE: usize = 12;
@@ -26,9 +23,7 @@ impl KeyEncryptionKey {
 
     /// Names the key without telling it. Each sealed row keeps it: the check value by which a wrong key is noticed.
     pub(super) fn id(&self) -> Result<String, Fault> {
-        let key = PKey::hmac(self.0.as_slice())?;
-        let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
-        let tag = signer.sign_oneshot_to_vec(b"authservice key-encryption key id")?;
+        let tag = hmac::Key::new(self.0.as_slice())?.tag(b"authservice key-encryption key id")?;
         Ok(BASE64_URL_SAFE_NO_PAD.encode(&tag[..16]))
     }
 

@@ -1,9 +1,9 @@
-//! SQL of the table `signing_keys`.
+//! SQL of the tables `signing_keys` and `adoptions`.
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult as _, IntoActiveModel as _, QueryFilter as _, Statement,
-    sea_query::Expr, sea_query::ExprTrait as _,
+    ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult as _, IntoActiveModel as _, QueryFilter as _,
+    QuerySelect as _, Statement, sea_query::Expr, sea_query::ExprTrait as _,
 };
 
 use super::Adoption;
@@ -12,6 +12,11 @@ use crate::entity::signing_key::{COLUMN, Column, Entity, Model};
 /// The keys that are not gone at `now`.
 pub(super) async fn live_keys(db: &impl ConnectionTrait, now: DateTime<Utc>) -> Result<Vec<Model>, DbErr> {
     Entity::find().filter(COLUMN.gone_at.is_null().or(COLUMN.gone_at.gt(now))).all(db).await
+}
+
+/// The kids of all keys, also of those that are gone.
+pub(super) async fn kids(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
+    Entity::find().select_only().column(Column::Kid).into_tuple().all(db).await
 }
 
 /// Adds a key. A unique violation means that another replica added one first.

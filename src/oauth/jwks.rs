@@ -7,8 +7,7 @@ use crate::app::App;
 
 /// Answers with the JWK Set, or 304 when the client has it.
 pub(crate) async fn jwks(app: &App, request: &Request) -> Response {
-    let set = app.keyring.jwk_set(app.clock.now()).await;
+    let body = app.keyring.jwk_set(app.clock.now()).await;
     // RFC 7517 8.5.1.
-    let response = Response::builder().content_type("application/jwk-set+json").body(set.body);
-    public(request, response, &set.etag, app.config.keys.jwks_max_age_seconds)
+    public(request, "application/jwk-set+json", body, app.config.keys.jwks_max_age_seconds)
 }

@@ -3,11 +3,15 @@
 pub(crate) mod discovery;
 pub(crate) mod jwks;
 
-use poem::http::{HeaderValue, header};
-use poem::{Request, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use poem::http::{HeaderValue, StatusCode, header};
+use poem::{IntoResponse as _, Request, Response};
 
-/// Public and the same for everybody: any page may read it (no credentials are involved), caches may keep it.
-fn public(request: &Request, mut response: Response, etag: &str, max_age: u64) -> Response {
+/// Answers with what is public and the same for everybody: any page may read it (no credentials are involved), caches may keep it.
+fn public(request: &Request, media_type: &str, body: Bytes, max_age: u64) -> Response {
+    let etag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&openssl::sha::sha256(&body)[..16]));
     let is_known = request
         .headers()
         .get_all(header::IF_NONE_MATCH)
@@ -16,19 +20,19 @@ fn public(request: &Request, mut response: Response, etag: &str, max_age: u64) -
         .flat_map(|value| value.split(','))
         .map(|tag| tag.trim().trim_start_matches("W/"))
         .any(|tag| tag == etag || tag == "*");
-    if is_known {
-        // RFC 9110 15.4.5: without content, with the headers that caches need.
-        response.take_body();
-        response.set_status(poem::http::StatusCode::NOT_MODIFIED);
-        response.headers_mut().remove(header::CONTENT_TYPE);
-    }
+    // RFC 9110 15.4.5: 304 without content, with the headers that caches need.
+    let mut response = if is_known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Response::builder().content_type(media_type).body(body)
+    };
     let headers = response.headers_mut();
     let mut set = |name, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     };
-    set(header::ETAG, etag);
+    set(header::ETAG, &etag);
     set(header::CACHE_CONTROL, &format!("public, max-age={max_age}"));
     set(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
     response

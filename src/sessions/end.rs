@@ -1,7 +1,7 @@
 //! Ending sessions: one, by its token or its id, or all of a user's.
 
 use chrono::{DateTime, Utc};
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbErr};
 use uuid::Uuid;
 
 use super::{Error, Reason, Sessions, store};
@@ -26,20 +26,8 @@ impl Sessions {
 
     /// Ends one live session of the user.
     pub async fn end_own(&self, user_id: i64, id: Uuid, origin: &Origin, now: DateTime<Utc>) -> Result<(), Error> {
-        let is_listed =
-            store::live_sessions(self.db.reader(), user_id, now).await?.iter().any(|session| session.id == id);
-        if is_listed && self.end(user_id, id, origin, now).await? { Ok(()) } else { Err(Error::NotFound) }
-    }
-
-    /// Ends every session of a user within the caller's transaction, which holds the user's row.
-    pub async fn end_all(
-        &self,
-        tx: &impl ConnectionTrait,
-        user_id: i64,
-        reason: Reason,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
-        Ok(store::end_sessions_of(tx, user_id, reason, now).await?)
+        let is_live = store::is_live(self.db.reader(), user_id, id, now).await?;
+        if is_live && self.end(user_id, id, origin, now).await? { Ok(()) } else { Err(Error::NotFound) }
     }
 
     async fn end(&self, user_id: i64, id: Uuid, origin: &Origin, now: DateTime<Utc>) -> Result<bool, Error> {
@@ -52,4 +40,9 @@ impl Sessions {
         tx.commit().await?;
         Ok(has_ended)
     }
+}
+
+/// Ends every session of a user within the caller's transaction, which holds the user's row.
+pub async fn end_all(tx: &impl ConnectionTrait, user_id: i64, reason: Reason, now: DateTime<Utc>) -> Result<(), DbErr> {
+    store::end_sessions_of(tx, user_id, reason, now).await
 }

@@ -1,12 +1,10 @@
 //! The state machine of refresh tokens, without its effects: what a token is, judged against its family's row.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
-use openssl::sign::Signer;
 use uuid::Uuid;
 
 use super::store::Family;
+use crate::hmac;
 use crate::tokens::RefreshClaims;
 
 /// What an authentic token is.
@@ -43,7 +41,7 @@ impl Family {
         }
         match self.generation - generation {
             0 => State::Rotate,
-            1 if now - self.rotated_at < window => State::Retry,
+            1 if window > TimeDelta::zero() && now - self.rotated_at < window => State::Retry,
             1.. => State::Theft,
             _ => State::Future,
         }
@@ -68,9 +66,8 @@ impl Family {
 /// The `jti` of a generation: a version 8 UUID (RFC 9562 5.8) from HMAC-SHA-256, so that every token ever issued is recognised
 /// and can be made again, and none is stored.
 pub(super) fn proof(family_secret: &[u8], generation: i64) -> Uuid {
-    let tag = PKey::hmac(family_secret)
-        .and_then(|key| Signer::new(MessageDigest::sha256(), &key)?.sign_oneshot_to_vec(&generation.to_be_bytes()))
-        .expect("HMAC-SHA-256 takes any key and input");
+    let tag = hmac::Key::new(family_secret).and_then(|key| key.tag(&generation.to_be_bytes()));
+    let tag = tag.expect("HMAC-SHA-256 takes any key and input");
     let bytes: [u8; 16] = tag[..16].try_into().expect("a SHA-256 tag has 32 bytes");
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
@@ -125,6 +122,7 @@ mod tests {
         let inactive = Family { is_active: false, ..family(now) };
         let idle = Family { idle_end: now, ..family(now) };
         let old = Family { absolute_end: now, ..family(now) };
+        let ahead = Family { rotated_at: now + TimeDelta::microseconds(1), ..family(now) };
         let late = Family { rotated_at: now - window, ..family(now) };
         let foreign = RefreshClaims { jti: Some(Uuid::from_u128(9)), ..token(&live, 5) };
         let other_session = RefreshClaims { session_id: Some(Uuid::from_u128(9)), ..token(&live, 5) };
@@ -145,6 +143,13 @@ mod tests {
             ("one before, in time", &live, token(&live, 4), window, State::Retry),
             ("one before, exactly at the end of the window", &late, token(&live, 4), window, State::Theft),
             ("one before, strict", &live, token(&live, 4), TimeDelta::zero(), State::Theft),
+            (
+                "one before, strict, by a clock behind the winner's",
+                &ahead,
+                token(&live, 4),
+                TimeDelta::zero(),
+                State::Theft,
+            ),
             ("two before, in time", &live, token(&live, 3), window, State::Theft),
             ("first", &live, token(&live, 0), window, State::Theft),
             ("newer", &live, token(&live, 6), window, State::Future),

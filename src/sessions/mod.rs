@@ -19,6 +19,7 @@ mod rotate;
 mod store;
 mod sweep;
 
+pub use end::end_all;
 pub use open::Opened;
 
 /// Why a session cannot go on. `Dead`, `Expired`, `Reused` and `FromTheFuture` are final; the client signs in again.

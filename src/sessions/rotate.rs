@@ -5,6 +5,7 @@
 //! generation, so any number of replicas agree.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use sea_orm::DbErr;
 
 use super::family::State;
 use super::store::{self, Family};
@@ -30,8 +31,8 @@ impl Sessions {
             match family.judge(&token, window, now) {
                 State::Dead => return Err(Error::Dead),
                 State::Expired => return Err(Error::Expired),
-                State::Theft => return Err(self.end_for(&family, &token, Error::Reused, origin, now).await),
-                State::Future => return Err(self.end_for(&family, &token, Error::FromTheFuture, origin, now).await),
+                State::Theft => return Err(self.end_stolen(&family, &token, origin, now).await),
+                State::Future => return Err(self.end_lost(&family, &token, origin, now).await),
                 State::Retry => return self.retry(&family, &token, origin, now).await,
                 State::Rotate => {
                     if let Some(pair) = self.take(&family, now).await? {
@@ -71,7 +72,7 @@ impl Sessions {
         let address = origin.ip_address.map(|address| address.to_string());
         if address != family.ip_address || origin.user_agent != family.user_agent {
             if self.settings.retry_context_mismatch == ContextMismatch::Theft {
-                return Err(self.end_for(family, token, Error::Reused, origin, now).await);
+                return Err(self.end_stolen(family, token, origin, now).await);
             }
             let details = Some(serde_json::json!({"context_mismatch": true, "generation": token.generation}));
             let noted = audit::record(self.db.writer(), now, Event::RefreshRetry, entry(family, origin, details)).await;
@@ -82,35 +83,47 @@ impl Sessions {
         self.issue(family, now).await
     }
 
-    /// Ends the session of a token that must not exist any more (RFC 9700 4.14.2), commits, and returns the refusal. When the
-    /// database fails the refusal is its error, so that nobody believes the session ended.
-    async fn end_for(
-        &self,
-        family: &Family,
-        token: &RefreshClaims,
-        refusal: Error,
-        origin: &Origin,
-        now: DateTime<Utc>,
-    ) -> Error {
-        let (reason, event) = match refusal {
-            Error::FromTheFuture => (Reason::FutureToken, Event::RefreshFromTheFuture),
-            _ => (Reason::ReuseDetected, Event::RefreshReuse),
-        };
-        let ended = async {
-            let tx = self.db.begin().await?;
-            if store::end_session(&tx, family.session_id, reason, now).await? {
-                let details = serde_json::json!({"presented": token.generation, "current": family.generation});
-                audit::record(&tx, now, event, entry(family, origin, Some(details))).await?;
-            }
-            tx.commit().await
-        };
-        match ended.await {
+    /// RFC 9700 4.14.2: an older token ends the session. Returns the refusal.
+    async fn end_stolen(&self, family: &Family, token: &RefreshClaims, origin: &Origin, now: DateTime<Utc>) -> Error {
+        match self.end_because(family, token, (Reason::ReuseDetected, Event::RefreshReuse), origin, now).await {
             Ok(()) => {
-                tracing::warn!(user.id = family.user_id, session.id = %family.session_id, reason = reason.label(), "a session was ended");
-                refusal
+                tracing::warn!(user.id = family.user_id, session.id = %family.session_id, "a refresh token was used twice");
+                Error::Reused
             }
             Err(error) => error.into(),
         }
+    }
+
+    /// The database was restored, or lost commits. Returns the refusal.
+    async fn end_lost(&self, family: &Family, token: &RefreshClaims, origin: &Origin, now: DateTime<Utc>) -> Error {
+        match self.end_because(family, token, (Reason::FutureToken, Event::RefreshFromTheFuture), origin, now).await {
+            Ok(()) => {
+                tracing::error!(
+                    user.id = family.user_id,
+                    session.id = %family.session_id,
+                    "a refresh token is newer than the database: was it restored, or has it lost commits?"
+                );
+                Error::FromTheFuture
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Ends the session, notes why, and commits. When the database fails nobody may believe that the session ended.
+    async fn end_because(
+        &self,
+        family: &Family,
+        token: &RefreshClaims,
+        (reason, event): (Reason, Event),
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<(), DbErr> {
+        let tx = self.db.begin().await?;
+        if store::end_session(&tx, family.session_id, reason, now).await? {
+            let details = serde_json::json!({"presented": token.generation, "current": family.generation});
+            audit::record(&tx, now, event, entry(family, origin, Some(details))).await?;
+        }
+        tx.commit().await
     }
 }
 

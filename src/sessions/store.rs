@@ -71,7 +71,7 @@ fn statement<const N: usize>(db: &impl ConnectionTrait, sql: &str, values: [Valu
 
 pub(super) async fn family(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Family>, DbErr> {
     const SQL: &str = "SELECT r.family_id, r.session_id, r.user_id, r.client_id, r.scope, r.generation, r.family_secret, r.key_id, \
-        r.rotated_at, r.idle_end, r.absolute_end, r.revoked_at, r.legacy_hash, u.subject, u.is_active, \
+        r.rotated_at, r.idle_end, r.absolute_end, COALESCE(r.revoked_at, s.revoked_at) AS revoked_at, r.legacy_hash, u.subject, u.is_active, \
         s.created_at AS auth_time, s.user_agent, s.ip_address \
         FROM refresh_tokens r JOIN users u ON u.id = r.user_id JOIN auth_sessions s ON s.id = r.session_id \
         WHERE r.family_id = $1";
@@ -92,9 +92,11 @@ pub(super) async fn take_refresh(
         idle_end = CASE WHEN absolute_end < $5 THEN absolute_end ELSE $5 END \
         WHERE family_id = $1 AND generation = $2 AND revoked_at IS NULL AND absolute_end > $4 AND idle_end > $4 \
         AND EXISTS (SELECT 1 FROM users u WHERE u.id = refresh_tokens.user_id AND u.is_active) \
+        AND EXISTS (SELECT 1 FROM auth_sessions s WHERE s.id = refresh_tokens.session_id AND s.revoked_at IS NULL) \
         RETURNING rotated_at, idle_end";
     let values = [family.family_id.into(), family.generation.into(), key_id.into(), now.into(), idle_end.into()];
-    Step::find_by_statement(statement(db, SQL, values)).one(db).await
+    // All rows, not one: SQLite commits when the statement has run to its end, and only then tells that it could not.
+    Ok(Step::find_by_statement(statement(db, SQL, values)).all(db).await?.pop())
 }
 
 pub(super) async fn insert_session(tx: &impl ConnectionTrait, family: &Family) -> Result<(), DbErr> {
@@ -154,6 +156,20 @@ pub(super) async fn sessions_beyond_cap(
 ) -> Result<Vec<Uuid>, DbErr> {
     let kept = usize::try_from(cap.saturating_sub(1)).unwrap_or(usize::MAX);
     Ok(live_sessions(tx, user_id, now).await?.into_iter().skip(kept).map(|session| session.id).collect())
+}
+
+/// True when the user has this session and it is live.
+pub(super) async fn is_live(
+    db: &impl ConnectionTrait,
+    user_id: i64,
+    id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<bool, DbErr> {
+    let sql = format!(
+        "SELECT 1 FROM auth_sessions s JOIN refresh_tokens r ON r.session_id = s.id WHERE {LIVE} AND s.id = $3"
+    );
+    let row = db.query_one_raw(statement(db, &sql, [user_id.into(), now.into(), id.into()])).await?;
+    Ok(row.is_some())
 }
 
 /// Ends one session, then its families. Returns false when it had ended already.

@@ -145,10 +145,12 @@ impl Tokens {
 
     /// The id of the key that a new generation is made with: it fixes the form too.
     pub fn refresh_key_id(&self, now: DateTime<Utc>) -> Result<String, Error> {
-        Ok(match self.refresh_format {
-            RefreshFormat::Jwt => self.keyring.signer(now)?.kid.clone(),
-            RefreshFormat::Opaque => self.keyring.mac(now)?.kid.clone(),
-        })
+        let signer = self.keyring.signer(now)?;
+        // While an announced key is awaited, the signer may still be one whose signatures differ each time.
+        if self.refresh_format == RefreshFormat::Jwt && signer.algorithm.is_deterministic() {
+            return Ok(signer.kid.clone());
+        }
+        Ok(self.keyring.mac(now)?.kid.clone())
     }
 
     /// Issues both tokens of an answer.
@@ -157,7 +159,7 @@ impl Tokens {
         let expires_at = grant.absolute_end.min(now + TimeDelta::seconds(self.settings.access_ttl_seconds));
         Ok(Pair {
             access: self.access(&signer, grant, now, expires_at)?,
-            refresh: match self.keyring.find(&refresh.key_id, now).await {
+            refresh: match self.keyring.find(&refresh.key_id, now).await? {
                 Some(AnyKey::Mac(key)) => opaque::issue(&key, refresh)?,
                 Some(AnyKey::Signing(key)) => self.refresh(&key, grant, refresh)?,
                 // If the key of this generation was revoked meanwhile, the newest signs.
@@ -197,14 +199,14 @@ impl Tokens {
             (None, Some(adoption)) => (adoption.kid.as_str(), Some(adoption)),
             (None, None) => return Err(Error::Invalid("The header has no kid")),
         };
-        let key = self.keyring.find(kid, now).await;
+        let key = self.keyring.find(kid, now).await?;
         let token = unverified.verify(key.as_ref().and_then(AnyKey::signing).map(Arc::as_ref))?;
         Ok((token, adoption))
     }
 
     async fn opaque(&self, token: &str, now: DateTime<Utc>) -> Result<RefreshClaims, Error> {
         let unverified = opaque::Unverified::parse(token)?;
-        let key = self.keyring.find(&unverified.kid(), now).await;
+        let key = self.keyring.find(&unverified.kid(), now).await?;
         unverified.verify(key.as_ref().and_then(AnyKey::mac).map(Arc::as_ref))
     }
 }

@@ -3,11 +3,9 @@
 //! Gives it an id, a span and a client; refuses what no handler shall see; answers what has no route; catches panics; adds headers;
 //! writes one log line, which holds no address, no query, no body and no header of the request.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use ipnet::IpNet;
 use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderValue, Method, StatusCode, header};
@@ -20,10 +18,12 @@ use crate::config;
 use crate::random;
 
 const REQUEST_ID: &str = "x-request-id";
+/// How long a handler may take: longer than waiting for a hash, a connection and a statement together.
+const HANDLER_TIME: Duration = Duration::from_secs(12);
 
 /// Wraps the routes.
 pub struct Front {
-    routes: BoxEndpoint<'static>,
+    routes: Arc<BoxEndpoint<'static>>,
     paths: Paths,
     /// Shapes errors that handlers and extractors did not shape themselves.
     shape: fn(&Error) -> Response,
@@ -41,7 +41,7 @@ impl Front {
         server: &config::Server,
     ) -> Self {
         Self {
-            routes,
+            routes: Arc::new(routes),
             paths,
             shape,
             issuer: server.issuer(),
@@ -59,12 +59,7 @@ impl Front {
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
         // RFC 9112 6.1: what hyper took for chunked may have had a length too, so nothing may follow it.
         let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let (route, mut response) = async {
-            let found = AssertUnwindSafe(self.routed(request, peer)).catch_unwind().await;
-            found.unwrap_or_else(|panic| ("panic", panicked(panic.as_ref())))
-        }
-        .instrument(span.clone())
-        .await;
+        let (route, mut response) = self.routed(request, peer).instrument(span.clone()).await;
         if is_last {
             response = guard::closing(response);
         }
@@ -80,6 +75,10 @@ impl Front {
         if let Some(refusal) = guard::refuse(&request) {
             return ("none", refusal);
         }
+        // Read in any case: what is left of a body would be taken for the next request.
+        if let Err(refusal) = guard::take_body(&mut request).await {
+            return ("none", refusal);
+        }
         let path = request.original_uri().path().to_owned();
         let route = match self.paths.find(request.method(), &path) {
             Match::Route(route) => route,
@@ -87,9 +86,6 @@ impl Front {
             Match::TrailingSlash => return ("none", self.without_slash(&request)),
             Match::Nothing => return ("none", detail(StatusCode::NOT_FOUND, "Not Found")),
         };
-        if let Err(refusal) = guard::take_body(&mut request).await {
-            return (route, refusal);
-        }
         if let Some(peer) = peer {
             let origin = origin::of(request.headers(), peer, &self.proxies);
             request.set_data(origin);
@@ -98,12 +94,30 @@ impl Front {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
         }
-        let response = match self.routes.call(request).await {
-            Ok(response) => response,
-            Err(error) if error.is_from_response() => error.into_response(),
-            Err(error) => (self.shape)(&error),
-        };
-        (route, response)
+        (route, self.handled(request).await)
+    }
+
+    /// Runs the handler in a task of its own: a client that hangs up does not undo a logout half-way, a panic is an answer, and a
+    /// database that does not answer costs the client a bounded time.
+    async fn handled(&self, request: Request) -> Response {
+        let routes = Arc::clone(&self.routes);
+        let handler = tokio::spawn(async move { routes.call(request).await }.in_current_span());
+        match tokio::time::timeout(HANDLER_TIME, handler).await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(error))) if error.is_from_response() => error.into_response(),
+            Ok(Ok(Err(error))) => (self.shape)(&error),
+            Ok(Err(died)) => {
+                tracing::error!(error = %died, "a handler panicked");
+                coded(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
+            }
+            Err(_) => {
+                tracing::error!("a handler took too long");
+                let text = "Temporarily unavailable, try again";
+                let mut response = coded(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", text);
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
+        }
     }
 
     /// The id of a trusted proxy, if it is harmless, else a new one.
@@ -140,10 +154,4 @@ fn method_not_allowed(allow: &str) -> Response {
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Response {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = text.unwrap_or("unknown"), "a handler panicked");
-    coded(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
 }

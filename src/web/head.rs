@@ -21,7 +21,10 @@ impl Head {
         }
         // The blank line may have begun in what was read before.
         let from = self.bytes.len().saturating_sub(3);
-        self.bytes.extend_from_slice(read);
+        // RFC 9112 2.2: empty lines before the request line are skipped.
+        let is_blank = |byte: &&u8| self.bytes.is_empty() && matches!(**byte, b'\r' | b'\n');
+        let blanks = read.iter().take_while(is_blank).count();
+        self.bytes.extend_from_slice(&read[blanks..]);
         let ends = |window: &[u8]| window.ends_with(b"\n\n") || window == b"\n\r\n";
         let end = self.bytes[from..].windows(3).position(ends).map(|at| from + at + 3);
         self.is_whole = end.is_some();
@@ -61,6 +64,11 @@ mod tests {
             ("bare LF", "GET / HTTP/1.1\r\nA: b\nC: d\r\n\r\n", true),
             ("only LF", "GET / HTTP/1.1\nA: b\n\n", true),
             ("bare CR", "GET / HTTP/1.1\r\nA: b\rC: d\r\n\r\n", true),
+            (
+                "both after blank lines",
+                "\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+                true,
+            ),
             ("in the body", "POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\nTransfer-Encoding: chunked\r\n\r\n", false),
             ("not whole", "GET / HTTP/1.1\nA: b", false),
         ];

@@ -3,7 +3,7 @@
 //! HTTP/1.1 only; HTTP/2 is the business of whatever terminates TLS.
 
 use std::collections::HashMap;
-use std::future::Future as _;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use poem::Request;
 use poem::web::{LocalAddr, RemoteAddr};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -36,6 +36,9 @@ const IDLE_TIME: Duration = Duration::from_mins(1);
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// While a handler works; far above every bound inside.
 const ANSWER_TIME: Duration = Duration::from_mins(1);
+/// What is still read, and for how long, of a client that goes on sending after our answer.
+const LINGER_BYTES: u64 = 4 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,10 +61,16 @@ impl Caps {
 
     /// A place for a connection, given back when dropped; `None` when there is none.
     fn take(&self, peer: IpAddr) -> Option<Place> {
+        let is_exempt = origin::is_trusted(&self.exempt, peer);
+        // Whoever has one address of version 6 has 2^64 of them.
+        let peer = match peer {
+            IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+            IpAddr::V4(_) => peer,
+        };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = open.1.get(&peer).copied().unwrap_or_default();
         if let Some((all, each)) = self.limits {
-            let is_full = open.0 >= all || (of_peer >= each && !origin::is_trusted(&self.exempt, peer));
+            let is_full = open.0 >= all || (of_peer >= each && !is_exempt);
             if is_full {
                 return None;
             }
@@ -147,7 +156,8 @@ async fn connection(
         move |request: hyper::Request<hyper::body::Incoming>| {
             let (front, state) = (Arc::clone(&front), Arc::clone(&state));
             let is_ambiguous = lock(&state).answer();
-            async move {
+            // Boxed, so that the connection can be taken apart at its end.
+            Box::pin(async move {
                 let parts = (request, LocalAddr(local.into()), RemoteAddr(peer.into()), poem::http::uri::Scheme::HTTP);
                 let mut request = Request::from(parts);
                 if is_ambiguous {
@@ -156,23 +166,34 @@ async fn connection(
                 let response = front.answer(request).await;
                 lock(&state).wait();
                 Ok::<hyper::Response<_>, std::convert::Infallible>(response.into())
-            }
+            })
         }
     });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD).half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(Timed::new(stream, state)), service);
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = builder.serve_connection(TokioIo::new(Timed::new(stream, state)), service);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = poll_fn(|context| connection.poll_without_shutdown(context)) => ended,
         () = told(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(error = %error, "a connection ended");
     }
+    linger(connection.into_parts().io.into_inner().stream).await;
+}
+
+/// Closes our side and reads what the client still sends, for a while: a close with unread bytes would be a reset, and the client
+/// would lose the answer that told it to stop.
+async fn linger(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        let mut rest = stream.take(LINGER_BYTES);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, drained).await;
 }
 
 /// What a connection is waiting for, and until when.

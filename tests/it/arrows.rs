@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
 /// The command line is above everything but the surfaces, which it reaches through `routes`.
 const CLI: [&str; 11] =
     ["adopt", "accounts", "app", "audit", "jobs", "keys", "routes", "sessions", "tokens", "web", "cli"];
-const DOMAINS: [&str; 5] = ["accounts", "audit", "keys", "sessions", "tokens"];
+const DOMAINS: [&str; 6] = ["accounts", "adopt", "audit", "keys", "sessions", "tokens"];
 
 /// A source file without its comments.
 struct Source {

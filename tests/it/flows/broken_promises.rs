@@ -72,7 +72,7 @@ async fn section_9_3_an_inactive_user_cannot_refresh() {
         let pair = app.alice().await;
         let email = Email::parse(ALICE).unwrap();
 
-        assert!(app.app.accounts.set_active(&email, false, app.now()).await.unwrap());
+        assert!(app.app.accounts.management().set_active(&email, false, app.now()).await.unwrap());
 
         app.refresh(&pair.refresh).await.refused(401, "refresh_reuse_detected");
         app.me(&pair.access).await.refused(403, "user_inactive");

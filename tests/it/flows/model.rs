@@ -290,7 +290,7 @@ impl Model {
         let number = self.dice.roll(self.users.len());
         let password = format!("Another!Passw0rd-{}", self.dice.roll(1000));
         let email = Email::parse(&self.users[number].email).unwrap();
-        let accounts = &self.apps[1].app.accounts;
+        let accounts = self.apps[1].app.accounts.management();
         accounts.set_password(&email, password.clone().into(), self.now()).await.unwrap();
         self.users[number].password = password;
         self.tell(format!("set the password of user {number}"));
@@ -301,7 +301,7 @@ impl Model {
         let number = self.dice.roll(self.users.len());
         let is_active = !self.users[number].is_active;
         let email = Email::parse(&self.users[number].email).unwrap();
-        self.apps[0].app.accounts.set_active(&email, is_active, self.now()).await.unwrap();
+        self.apps[0].app.accounts.management().set_active(&email, is_active, self.now()).await.unwrap();
         self.users[number].is_active = is_active;
         self.tell(format!("user {number} is active: {is_active}"));
         if !is_active {

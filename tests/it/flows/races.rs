@@ -141,7 +141,8 @@ async fn no_sign_in_with_the_old_password_survives_its_change() {
             }
             let (app, email) = (&replicas[round % 2].app, email());
 
-            let set = app.accounts.set_password(&email, new.into(), app.clock.now());
+            let accounts = app.accounts.management();
+            let set = accounts.set_password(&email, new.into(), app.clock.now());
             set.await.unwrap();
 
             for answer in tasks.join_all().await {
@@ -179,7 +180,7 @@ impl Ender {
 
     /// Ends the sessions of these tokens, which are all the live ones of the user.
     async fn end(self, app: &TestApp, sessions: &[Pair]) {
-        let accounts = &app.app.accounts;
+        let accounts = app.app.accounts.management();
         match self {
             Self::Logout => {
                 let mut tasks = JoinSet::new();
@@ -236,7 +237,7 @@ async fn race(ender: Ender) {
                 }
                 let app = &replicas[0];
                 // What has ended does not come back with its user.
-                assert!(app.app.accounts.set_active(&email(), true, app.now()).await.unwrap());
+                assert!(app.app.accounts.management().set_active(&email(), true, app.now()).await.unwrap());
             }
             are_over(&replicas, &histories.concat()).await;
             for history in histories {

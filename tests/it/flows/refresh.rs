@@ -337,12 +337,13 @@ async fn the_tokens_of_an_ended_session_are_dead() {
                     "USER_LOGOUT"
                 }
                 "password" => {
-                    let set = app.app.accounts.set_password(&email, PASSWORD.into(), app.now());
+                    let accounts = app.app.accounts.management();
+                    let set = accounts.set_password(&email, PASSWORD.into(), app.now());
                     set.await.unwrap();
                     "PASSWORD_CHANGE"
                 }
                 _ => {
-                    let accounts = &app.app.accounts;
+                    let accounts = app.app.accounts.management();
                     assert!(accounts.set_active(&email, false, app.now()).await.unwrap());
                     app.refresh(&newest.refresh).await.refused(401, "refresh_reuse_detected");
                     app.me(&newest.access).await.refused(403, "user_inactive");

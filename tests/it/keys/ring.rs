@@ -176,7 +176,7 @@ fn signer(app: &App) -> (String, String) {
 
 /// The algorithms of the JWK Set.
 async fn set(app: &App) -> Vec<String> {
-    let set: Value = serde_json::from_slice(&app.keyring.jwk_set(app.clock.now()).await.body).unwrap();
+    let set: Value = serde_json::from_slice(&app.keyring.jwk_set(app.clock.now()).await).unwrap();
     set["keys"].as_array().unwrap().iter().map(|key| key["alg"].as_str().unwrap().to_owned()).collect()
 }
 

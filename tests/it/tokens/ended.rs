@@ -44,7 +44,7 @@ impl Ending {
 
     async fn happen(self, app: &TestApp, email: &str, pair: &Pair) {
         let (session, user) = (&claims(&pair.access)["sid"], &claims(&pair.access)["user_id"]);
-        let (accounts, address, now) = (&app.app.accounts, Email::parse(email).unwrap(), app.now());
+        let (accounts, address, now) = (app.app.accounts.management(), Email::parse(email).unwrap(), app.now());
         match self {
             Self::Logout => assert_eq!(app.logout(&pair.refresh).await.status, 204),
             Self::LogoutAll => {
