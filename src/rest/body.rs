@@ -305,9 +305,7 @@ mod tests {
             let error = strict::parse(text).expect_err("faulty");
             let (found, why) = syntax_error(text, &error);
             assert_eq!(why, reason, "{text}: {error}");
-            if why != "Duplicate member name" {
-                assert_eq!(found, offset, "{text}: {error}");
-            }
+            assert_eq!(found, offset, "{text}: {error}");
         }
     }
 }

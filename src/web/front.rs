@@ -57,10 +57,13 @@ impl Front {
         let id = self.request_id(&request, peer);
         let method = request.method().clone();
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
-        // RFC 9112 6.1: what hyper took for chunked may have had a length too, so nothing may follow it.
-        let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let (route, mut response) = self.routed(request, peer).instrument(span.clone()).await;
-        if is_last {
+        // RFC 9112 6.1: what hyper took for chunked may have had a length too, so nothing may follow it. Nor may anything follow
+        // a body that was not read: what is left of it would be taken for a request.
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let has_length = request.headers().get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+        let mut is_read = false;
+        let (route, mut response) = self.routed(request, peer, &mut is_read).instrument(span.clone()).await;
+        if is_chunked || (has_length && !is_read) {
             response = guard::closing(response);
         }
         headers::add(response.headers_mut(), self.is_https);
@@ -71,12 +74,14 @@ impl Front {
         response
     }
 
-    async fn routed(&self, mut request: Request, peer: Option<std::net::IpAddr>) -> (&str, Response) {
+    /// Finds the route and calls its handler; `is_read` tells whether the body was taken.
+    async fn routed(
+        &self,
+        mut request: Request,
+        peer: Option<std::net::IpAddr>,
+        is_read: &mut bool,
+    ) -> (&str, Response) {
         if let Some(refusal) = guard::refuse(&request) {
-            return ("none", refusal);
-        }
-        // Read in any case: what is left of a body would be taken for the next request.
-        if let Err(refusal) = guard::take_body(&mut request).await {
             return ("none", refusal);
         }
         let path = request.original_uri().path().to_owned();
@@ -86,6 +91,10 @@ impl Front {
             Match::TrailingSlash => return ("none", self.without_slash(&request)),
             Match::Nothing => return ("none", detail(StatusCode::NOT_FOUND, "Not Found")),
         };
+        if let Err(refusal) = guard::take_body(&mut request).await {
+            return (route, refusal);
+        }
+        *is_read = true;
         if let Some(peer) = peer {
             let origin = origin::of(request.headers(), peer, &self.proxies);
             request.set_data(origin);

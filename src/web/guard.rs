@@ -38,7 +38,7 @@ pub(crate) fn refuse(request: &Request) -> Option<Response> {
         return Some(closing(detail(StatusCode::URI_TOO_LONG, "URI Too Long")));
     }
     if count(header::AUTHORIZATION) > 1 {
-        return Some(closing(detail(StatusCode::BAD_REQUEST, "More than one Authorization header")));
+        return Some(detail(StatusCode::BAD_REQUEST, "More than one Authorization header"));
     }
     if headers
         .get(header::CONTENT_ENCODING)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const BASE: [&str; 7] = ["clock", "config", "db", "entity", "json", "random", "telemetry"];
+const BASE: [&str; 8] = ["clock", "config", "db", "entity", "hmac", "json", "random", "telemetry"];
 const SURFACES: [&str; 3] = ["oauth", "ops", "rest"];
 const TOP: [&str; 3] = ["cli", "jobs", "routes"];
 
