@@ -141,3 +141,23 @@ async fn tables(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql.to_owned())).await?;
     rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is not listed would never run, and one listed twice would stop every start.
+    #[test]
+    fn every_migration_file_is_listed_once_and_in_order() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let files = std::fs::read_dir(folder).expect("the folder of this crate");
+        let stem = |path: std::path::PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
+        let mut written: Vec<String> =
+            files.flatten().filter_map(|file| stem(file.path())).filter(|name| name.starts_with("m2")).collect();
+        written.sort();
+
+        let listed: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+
+        assert_eq!(listed, written);
+    }
+}
