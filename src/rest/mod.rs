@@ -55,6 +55,6 @@ fn service(app: &Arc<App>) -> Service {
     let apis = (users::UsersApi { app: Arc::clone(app) }, auth::AuthApi { app: Arc::clone(app) });
     OpenApiService::new(apis, "Auth Service", env!("CARGO_PKG_VERSION")).description(
         "Sign in over REST, verify access tokens with `/.well-known/jwks.json`. \
-         Every answer has an `X-Request-Id`; quote it when you report a problem.",
+         Answers have an `X-Request-Id`; quote it when you report a problem.",
     )
 }

@@ -11,6 +11,7 @@ use crate::support::{Pair, TestApp, claims};
 
 mod broken_promises;
 mod forgeries;
+mod hang_up;
 mod model;
 mod opaque;
 mod races;
