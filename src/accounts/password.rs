@@ -3,7 +3,7 @@
 //! A hash costs a core some 16 ms and 19 MiB. So at most as many run at once as there are cores, a bounded queue waits a bounded
 //! time, and the permit stays with the computation, not with the request: a client that goes away frees nothing early.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::config;
@@ -63,6 +64,8 @@ pub struct Hasher {
     timeout: Duration,
     /// One buffer per permit, used again: a fresh one costs page faults.
     buffers: Arc<Mutex<Vec<Vec<Block>>>>,
+    /// How long a bcrypt hash takes here, in microseconds: zero until one was met.
+    bcrypt_micros: Arc<AtomicU64>,
     /// Nobody's hash, verified for unknown addresses so that they take as long as known ones.
     nobody: String,
 }
@@ -83,6 +86,7 @@ impl Hasher {
             queue: config.queue,
             timeout: Duration::from_secs(config.queue_timeout_seconds),
             buffers: Arc::default(),
+            bcrypt_micros: Arc::default(),
             nobody,
         })
     }
@@ -102,8 +106,14 @@ impl Hasher {
     /// Verifies a password. A hash that cannot be read counts as wrong and takes as long.
     pub(super) async fn verify(&self, password: SecretString, stored: String) -> Result<Verdict, Error> {
         let (params, nobody) = (self.params.clone(), self.nobody.clone());
+        let bcrypt_micros = Arc::clone(&self.bcrypt_micros);
         self.run(move |buffer| {
-            let Some(is_right) = matches(&password, &stored, buffer) else {
+            let started = Instant::now();
+            let compared = matches(&password, &stored, buffer);
+            if is_bcrypt(&stored) {
+                note(&bcrypt_micros, started.elapsed());
+            }
+            let Some(is_right) = compared else {
                 tracing::error!("a stored password hash cannot be read");
                 let _ = matches(&password, &nobody, buffer);
                 return Ok(Verdict::Wrong);
@@ -115,6 +125,13 @@ impl Hasher {
             Ok(Verdict::Right { renewed: renewed.transpose()? })
         })
         .await
+    }
+
+    /// Waits until a refusal has taken as long as one of a user with a bcrypt hash, once there was one: these take ten times as
+    /// long, and time must not tell who has an account.
+    pub(super) async fn level(&self, started: Instant) {
+        let slowest = Duration::from_micros(self.bcrypt_micros.load(Ordering::Relaxed));
+        tokio::time::sleep_until(started + slowest).await;
     }
 
     /// Takes as long as [`Hasher::verify`] of a wrong password.
@@ -249,6 +266,14 @@ fn is_bcrypt(stored: &str) -> bool {
     ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| stored.starts_with(prefix))
 }
 
+/// Follows a rise at once and a fall slowly: the longest usual time, not the longest ever.
+fn note(micros: &AtomicU64, took: Duration) {
+    let took = u64::try_from(took.min(Duration::from_secs(1)).as_micros()).unwrap_or_default();
+    let _ = micros.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
+        Some(if took >= known { took } else { known - (known - took) / 16 })
+    });
+}
+
 /// PHC string format.
 fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> String {
     let (m, t, p) = (params.m_cost(), params.t_cost(), params.p_cost());
@@ -326,6 +351,30 @@ mod tests {
         for (name, stored, password, expected) in rows {
             assert_eq!(is_outdated(&params, &stored, &password.into()), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn the_time_of_bcrypt_rises_at_once_and_falls_slowly() {
+        let micros = AtomicU64::new(0);
+        for (took, expected) in [(250_000, 250_000), (90_000, 240_000), (300_000, 300_000), (5_000_000, 1_000_000)] {
+            note(&micros, Duration::from_micros(took));
+            assert_eq!(micros.load(Ordering::Relaxed), expected, "after {took}");
+        }
+    }
+
+    /// Unknown addresses take as long as users whose hash the old service left.
+    #[tokio::test]
+    async fn a_refusal_waits_for_bcrypt_once_one_was_met() {
+        let hasher = hasher(1, 1);
+        let stored = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW".to_owned();
+        hasher.verify("wrong-password".into(), stored).await.expect("verified");
+        let usual = Duration::from_micros(hasher.bcrypt_micros.load(Ordering::Relaxed));
+
+        let started = Instant::now();
+        hasher.verify_nobody("wrong-password".into()).await.expect("verified");
+        hasher.level(started).await;
+
+        assert!(usual > Duration::from_millis(10) && started.elapsed() >= usual);
     }
 
     #[tokio::test]

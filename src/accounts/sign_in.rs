@@ -1,6 +1,7 @@
 //! Sign-in with address and password.
 
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use super::password::Verdict;
 use super::{Accounts, Email, Error, store};
@@ -19,12 +20,14 @@ impl Accounts {
         origin: &Origin,
         clock: &dyn Clock,
     ) -> Result<Pair, Error> {
+        let started = Instant::now();
         let user = match email {
             Some(email) => store::user_by_email(self.db.reader(), &email).await?,
             None => None,
         };
         let Some(user) = user else {
             self.hasher.verify_nobody(password).await?;
+            self.hasher.level(started).await;
             return Err(Error::InvalidCredentials);
         };
         let verdict = self.hasher.verify(password, user.hashed_password).await?;
