@@ -25,7 +25,7 @@ run *args:
 
 # Write docs/openapi.json and docs/configuration.md anew.
 openapi:
-    UPDATE=1 cargo test --locked --test it contract
+    UPDATE=1 ./scripts/test.sh --test it contract
 
 # What continuous integration runs.
 ci:
