@@ -71,7 +71,8 @@ impl Keyring {
         )]))
     }
 
-    /// Adds the imported key, the first key of an empty ring, or one of the algorithm that the setting now names.
+    /// Adds the imported key, the first key of an empty ring, or one of the algorithm that the setting now names. Into an empty ring it
+    /// signs at once, else it is announced first and succeeds `newest`.
     async fn add_signing(
         &self,
         imported: Option<PrivateKey>,
@@ -80,29 +81,20 @@ impl Keyring {
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
         let (algorithm, bits) = (config.keys.algorithm, config.keys.rsa_bits);
-        let key = match imported {
-            Some(key) => key,
-            None if newest.is_some_and(|newest| newest.algorithm == algorithm.name()) => return Ok(()),
-            None => tokio::task::spawn_blocking(move || PrivateKey::generate(algorithm, bits))
-                .await
-                .map_err(|error| Fault(error.to_string()))??,
-        };
-        self.add(&key, newest, config, now).await
-    }
-
-    /// Adds a key: into an empty ring it signs at once, else it is announced first and succeeds `newest`.
-    async fn add(
-        &self,
-        key: &PrivateKey,
-        newest: Option<&Model>,
-        config: &Config,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
+        if imported.is_none() && newest.is_some_and(|newest| newest.algorithm == algorithm.name()) {
+            return Ok(());
+        }
         if let Some(waiting) = newest.filter(|newest| newest.signing_at > now) {
             let kid = &waiting.kid;
             tracing::warn!(key.id = kid, "this key is announced already; another one is added at a later start");
             return Ok(());
         }
+        let key = match imported {
+            Some(key) => key,
+            None => tokio::task::spawn_blocking(move || PrivateKey::generate(algorithm, bits))
+                .await
+                .map_err(|error| Fault(error.to_string()))??,
+        };
         let kid = key.kid()?;
         // Verifiers that cache the JWK Set for its max-age have read it twice by then.
         let max_age = TimeDelta::seconds(i64::try_from(config.keys.jwks_max_age_seconds).unwrap_or(i64::MAX));

@@ -169,16 +169,8 @@ impl Documented for Own {
 
 struct EndOwn;
 impl Documented for EndOwn {
-    const CODES: &'static [Code] = &[
-        Code::InvalidTokenType,
-        Code::NotAuthenticated,
-        Code::InvalidAuthScheme,
-        Code::TokenExpired,
-        Code::InvalidToken,
-        Code::UserInactive,
-        Code::UserNotFound,
-        Code::SessionNotFound,
-    ];
+    const CODES: &'static [Code] = super::ACCESS_CODES;
+    const ALSO: &'static [Code] = &[Code::SessionNotFound];
     const HAS_FIELDS: bool = true;
 }
 

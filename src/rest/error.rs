@@ -217,6 +217,8 @@ pub(crate) fn from_framework(error: &poem::Error) -> Response {
 /// The codes that an operation may answer, for its documentation.
 pub(crate) trait Documented: Send + Sync + 'static {
     const CODES: &'static [Code];
+    /// More, where the codes are a list that several operations share.
+    const ALSO: &'static [Code] = &[];
     /// True when a body is read, so that 422 may come.
     const HAS_FIELDS: bool = false;
 }
@@ -261,7 +263,7 @@ const DETAILS: [(StatusCode, &str); 4] = [
 
 impl<D: Documented> ApiResponse for Refused<D> {
     fn meta() -> MetaResponses {
-        let mut codes: Vec<Code> = D::CODES.iter().chain(&COMMON).copied().collect();
+        let mut codes: Vec<Code> = D::CODES.iter().chain(D::ALSO).chain(&COMMON).copied().collect();
         codes.sort_by_key(|code| (code.row().0, *code));
         codes.dedup();
         let mut responses: Vec<MetaResponse> =

@@ -73,16 +73,16 @@ async fn read(body: Body) -> Result<Bytes, Response> {
         }
         Ok(())
     };
-    let slow = |_| closing(detail(StatusCode::REQUEST_TIMEOUT, "Request Timeout"));
+    let slow = |_| detail(StatusCode::REQUEST_TIMEOUT, "Request Timeout");
     tokio::time::timeout(BODY_TIME, reading).await.map_err(slow)??;
     Ok(whole.freeze())
 }
 
 fn too_large() -> Response {
-    closing(coded(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The request body is too large"))
+    coded(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The request body is too large")
 }
 
-/// What is left of the body is not read, so the connection cannot go on.
+/// Nothing may follow on this connection. After a body that was not read the front sees to it.
 pub(crate) fn closing(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
