@@ -138,9 +138,7 @@ impl Model {
         if self.sessions.is_empty() {
             return self.sign_in().await;
         }
-        // Mostly the newest sessions: old ones are all dead.
-        let recent = self.sessions.len().min(8);
-        let session = self.sessions.len() - 1 - self.dice.roll(recent);
+        let session = self.choose();
         match self.dice.roll(100) {
             0..50 => self.refresh(session).await,
             50..60 => self.refresh_twice_at_once(session).await,
@@ -150,13 +148,33 @@ impl Model {
             90..94 => self.logout(session).await,
             94..96 => self.logout_all(session).await,
             96 => self.set_password().await,
-            97..99 => self.set_active().await,
+            97 | 98 => self.set_active().await,
             _ => self.rotate_keys().await,
         }
     }
 
+    /// Mostly a live session: dead ones tell little, and soon they would be all.
+    fn choose(&mut self) -> usize {
+        let now = self.now();
+        let is_live = |session: &Session| session.is_live(now) && self.users[session.user].is_active;
+        let live: Vec<usize> = (0..self.sessions.len()).filter(|index| is_live(&self.sessions[*index])).collect();
+        if live.is_empty() || self.dice.roll(8) == 0 {
+            let recent = self.sessions.len().min(8);
+            return self.sessions.len() - 1 - self.dice.roll(recent);
+        }
+        live[self.dice.roll(live.len())]
+    }
+
+    /// Mostly around the retry window, now and then around the ends of a session.
     fn wait(&mut self) {
-        let seconds = [1, 10, 29, 30, 31, 600, 86_400, 86_400 * 13, 86_400 * 15][self.dice.roll(9)];
+        const DAY: i64 = 86_400;
+        let seconds = match self.dice.roll(20) {
+            0 => DAY * 13,
+            1 => DAY * 15,
+            2 => DAY,
+            3 => 600,
+            _ => [1, 5, 10, 20, 29, 30, 31][self.dice.roll(7)],
+        };
         self.apps[0].advance(TimeDelta::seconds(seconds));
         self.tell(format!("wait {seconds} s"));
     }
@@ -194,9 +212,9 @@ impl Model {
     async fn refresh(&mut self, number: usize) {
         let (app, now) = (self.app(), self.now());
         let newest = self.sessions[number].tokens.len() - 1;
-        let generation = match self.dice.roll(10) {
-            0..6 => newest,
-            6..8 => newest.saturating_sub(1),
+        let generation = match self.dice.roll(40) {
+            0..26 => newest,
+            26..38 => newest.saturating_sub(1),
             _ => self.dice.roll(newest + 1),
         };
         let session = &self.sessions[number];
@@ -250,7 +268,7 @@ impl Model {
         let session = &self.sessions[number];
         let answer = self.apps[app].me(&session.access).await;
         if claims(&session.access)["exp"].as_i64().unwrap() <= now.timestamp() {
-            return answer.refused(401, "token_expired");
+            return session.assert_refused(&answer, "token_expired", now);
         }
         if !self.users[session.user].is_active {
             return answer.refused(403, "user_inactive");
@@ -298,8 +316,10 @@ impl Model {
     }
 
     async fn set_active(&mut self) {
-        let number = self.dice.roll(self.users.len());
-        let is_active = !self.users[number].is_active;
+        // Nobody stays inactive for long.
+        let inactive = self.users.iter().position(|user| !user.is_active);
+        let number = inactive.unwrap_or_else(|| self.dice.roll(self.users.len()));
+        let is_active = inactive.is_some();
         let email = Email::parse(&self.users[number].email).unwrap();
         self.apps[0].app.accounts.management().set_active(&email, is_active, self.now()).await.unwrap();
         self.users[number].is_active = is_active;
