@@ -48,7 +48,7 @@ impl Sessions {
     async fn take(&self, family: &Family, now: DateTime<Utc>) -> Result<Option<Pair>, Error> {
         let key_id = self.tokens.refresh_key_id(now)?;
         let idle_end = now + TimeDelta::seconds(self.settings.idle_ttl_seconds);
-        let Some(step) = store::take_refresh(self.db.writer(), family, &key_id, idle_end, now).await? else {
+        let Some(step) = store::take_refresh(&self.db, family, &key_id, idle_end, now).await? else {
             return Ok(None);
         };
         let next = Family {
@@ -75,12 +75,17 @@ impl Sessions {
                 return Err(self.end_stolen(family, token, origin, now).await);
             }
             let details = Some(serde_json::json!({"context_mismatch": true, "generation": token.generation}));
-            let noted = audit::record(self.db.writer(), now, Event::RefreshRetry, entry(family, origin, details)).await;
-            if let Err(error) = noted {
+            if let Err(error) = self.note_retry(entry(family, origin, details), now).await {
                 tracing::warn!(error = %error, "a refresh retry was not noted");
             }
         }
         self.issue(family, now).await
+    }
+
+    async fn note_retry(&self, entry: Entry<'_>, now: DateTime<Utc>) -> Result<(), DbErr> {
+        let tx = self.db.begin().await?;
+        audit::record(&*tx, now, Event::RefreshRetry, entry).await?;
+        tx.commit().await
     }
 
     /// RFC 9700 4.14.2: an older token ends the session. Returns the refusal.
@@ -119,9 +124,9 @@ impl Sessions {
         now: DateTime<Utc>,
     ) -> Result<(), DbErr> {
         let tx = self.db.begin().await?;
-        if store::end_session(&tx, family.session_id, reason, now).await? {
+        if store::end_session(&*tx, family.session_id, reason, now).await? {
             let details = serde_json::json!({"presented": token.generation, "current": family.generation});
-            audit::record(&tx, now, event, entry(family, origin, Some(details))).await?;
+            audit::record(&*tx, now, event, entry(family, origin, Some(details))).await?;
         }
         tx.commit().await
     }

@@ -8,6 +8,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{Reason, Session};
+use crate::db::Db;
 use crate::entity::{auth_session, refresh_token};
 
 /// A family's row with what its user and session say.
@@ -81,7 +82,7 @@ pub(super) async fn family(db: &impl ConnectionTrait, id: Uuid) -> Result<Option
 /// Takes the next generation: the one statement on which rotation, reuse, logout and deactivation meet. `None` when the row
 /// is not what it was. `rotated_at` never goes back; the absolute end never moves.
 pub(super) async fn take_refresh(
-    db: &impl ConnectionTrait,
+    db: &Db,
     family: &Family,
     key_id: &str,
     idle_end: DateTime<Utc>,
@@ -95,8 +96,8 @@ pub(super) async fn take_refresh(
         AND EXISTS (SELECT 1 FROM auth_sessions s WHERE s.id = refresh_tokens.session_id AND s.revoked_at IS NULL) \
         RETURNING rotated_at, idle_end";
     let values = [family.family_id.into(), family.generation.into(), key_id.into(), now.into(), idle_end.into()];
-    // All rows, not one: SQLite commits when the statement has run to its end, and only then tells that it could not.
-    Ok(Step::find_by_statement(statement(db, SQL, values)).all(db).await?.pop())
+    let rows = db.write(statement(db.reader(), SQL, values)).await?;
+    rows.first().map(|row| Step::from_query_result(row, "")).transpose()
 }
 
 pub(super) async fn insert_session(tx: &impl ConnectionTrait, family: &Family) -> Result<(), DbErr> {

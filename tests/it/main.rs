@@ -6,6 +6,7 @@ mod adopt;
 mod arrows;
 mod cli;
 mod contract;
+mod db;
 mod flows;
 mod keys;
 mod migrations;

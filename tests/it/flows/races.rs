@@ -263,7 +263,7 @@ async fn open(app: &TestApp, count: usize) -> Vec<Pair> {
     for _ in 0..count {
         let tx = db.begin().await.unwrap();
         let owner = (alice.id, alice.subject);
-        let opened = sessions.open(&tx, owner, &Origin::default(), app.now()).await.unwrap();
+        let opened = sessions.open(&*tx, owner, &Origin::default(), app.now()).await.unwrap();
         tx.commit().await.unwrap();
         let pair = sessions.first_tokens(&opened, app.now()).await.unwrap();
         pairs.push(Pair {

@@ -1,7 +1,7 @@
 //! Connections: two handles on SQLite (one writer, several readers), the same pool twice on PostgreSQL.
 //!
 //! Durability is not a setting: what was answered 200 survives a crash. SQLite runs in WAL mode with `synchronous=FULL`, and
-//! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock.
+//! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock, and commits together with others.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,13 +9,17 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
+    QueryResult, Statement, TransactionTrait as _,
 };
 use secrecy::ExposeSecret as _;
 
 use crate::clock::{self, DatabaseClock};
 use crate::config;
+
+mod group;
+
+use group::{Groups, Turn};
 
 /// How long a SQLite statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,7 +30,44 @@ const TEST_IF_IDLE_FOR: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Db {
     reader: DatabaseConnection,
-    writer: DatabaseConnection,
+    writer: Writer,
+}
+
+#[derive(Debug, Clone)]
+enum Writer {
+    Sqlite(Groups),
+    Postgres(DatabaseConnection),
+}
+
+/// A transaction that writes: statements run on what it dereferences to. Dropping it rolls back.
+#[derive(Debug)]
+pub struct Transaction(Open);
+
+#[derive(Debug)]
+enum Open {
+    Sqlite(Turn),
+    Postgres(DatabaseTransaction),
+}
+
+impl std::ops::Deref for Transaction {
+    type Target = DatabaseTransaction;
+
+    fn deref(&self) -> &DatabaseTransaction {
+        match &self.0 {
+            Open::Sqlite(turn) => turn.tx(),
+            Open::Postgres(tx) => tx,
+        }
+    }
+}
+
+impl Transaction {
+    /// Returns when what was done is durable. An error says that nobody knows: it may be.
+    pub async fn commit(self) -> Result<(), DbErr> {
+        match self.0 {
+            Open::Sqlite(turn) => turn.commit().await,
+            Open::Postgres(tx) => tx.commit().await,
+        }
+    }
 }
 
 impl Db {
@@ -39,6 +80,8 @@ impl Db {
             let writer = Database::connect(sqlite(config, 1)).await?;
             let mut readers = sqlite(config, config.max_connections);
             readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
+            let patience = Duration::from_secs(config.acquire_timeout_seconds);
+            let writer = Writer::Sqlite(Groups::new(writer, patience));
             return Ok(Self { reader: Database::connect(readers).await?, writer });
         }
         let mut options = ConnectOptions::new(url);
@@ -60,7 +103,7 @@ impl Db {
                 }
             });
         let pool = Database::connect(options).await?;
-        Ok(Self { reader: pool.clone(), writer: pool })
+        Ok(Self { reader: pool.clone(), writer: Writer::Postgres(pool) })
     }
 
     /// For statements that only read, outside a transaction.
@@ -69,22 +112,35 @@ impl Db {
         &self.reader
     }
 
-    /// For single statements that write.
+    /// The connection itself, for migrations and commands that serve nobody meanwhile.
     #[must_use]
     pub fn writer(&self) -> &DatabaseConnection {
-        &self.writer
+        match &self.writer {
+            Writer::Sqlite(groups) => groups.writer(),
+            Writer::Postgres(pool) => pool,
+        }
     }
 
-    /// Begins a transaction that writes. Dropping it rolls back.
-    pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        let sqlite_transaction_mode = self.is_sqlite().then_some(SqliteTransactionMode::Immediate);
-        self.writer.begin_with_options(TransactionOptions { sqlite_transaction_mode, ..Default::default() }).await
+    /// Runs one statement that writes, and returns its rows when they are durable.
+    pub async fn write(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        match &self.writer {
+            Writer::Sqlite(groups) => groups.write(statement).await,
+            Writer::Postgres(pool) => pool.query_all_raw(statement).await,
+        }
+    }
+
+    /// Begins a transaction that writes. Hold it no longer than its statements take: on SQLite others wait for it.
+    pub async fn begin(&self) -> Result<Transaction, DbErr> {
+        Ok(Transaction(match &self.writer {
+            Writer::Sqlite(groups) => Open::Sqlite(groups.begin().await?),
+            Writer::Postgres(pool) => Open::Postgres(pool.begin().await?),
+        }))
     }
 
     /// True on the embedded engine.
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
-        self.writer.get_database_backend() == DatabaseBackend::Sqlite
+        matches!(self.writer, Writer::Sqlite(_))
     }
 
     /// Errors when the database does not answer.
@@ -116,7 +172,7 @@ impl Db {
 
     /// Closes every connection after its statement has ended.
     pub async fn close(self) {
-        for pool in [self.reader, self.writer] {
+        for pool in [self.reader.clone(), self.writer().clone()] {
             if let Err(error) = pool.close().await {
                 tracing::warn!(error = %error, "closing the database");
             }
