@@ -38,7 +38,19 @@ pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>) {
             }
         }
     });
+    tokio::spawn(stamp(Arc::clone(app)));
     tokio::spawn(sweep(Arc::clone(app)));
+}
+
+/// Says that the service is up; a database that does not hear it makes it an outage.
+async fn stamp(app: Arc<App>) {
+    let mut ticks = ticks(app.sessions.stamp_interval());
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.sessions.stamp(app.clock.now()).await {
+            tracing::warn!(error = %error, "the service clock was not stamped");
+        }
+    }
 }
 
 async fn sweep(app: Arc<App>) {

@@ -12,6 +12,7 @@ use sea_orm_migration::sea_orm::{
 
 mod m20261124_000001_baseline;
 mod m20261124_000002_adoption;
+mod m20261124_000003_service_clock;
 mod seed;
 
 pub use seed::{PREFIX, begin_takeover, require_seed, set_aside};
@@ -23,7 +24,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_baseline::Migration), Box::new(m20261124_000002_adoption::Migration)]
+        vec![
+            Box::new(m20261124_000001_baseline::Migration),
+            Box::new(m20261124_000002_adoption::Migration),
+            Box::new(m20261124_000003_service_clock::Migration),
+        ]
     }
 }
 

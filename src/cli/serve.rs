@@ -37,6 +37,7 @@ impl Serve {
         let clock = Arc::new(DatabaseClock::default());
         db.measure_clock(&clock).await?;
         let app = App::new(config, db, Arc::clone(&clock) as _).await?;
+        app.sessions.stamp(app.clock.now()).await?;
         // Before anybody can know that the server runs: a signal is then heard.
         let signals = Signals::hear()?;
         let server = &app.config.server;

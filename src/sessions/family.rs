@@ -18,6 +18,8 @@ pub(super) enum State {
     Rotate,
     /// The one before the newest, sent again soon enough: it gets the newest again.
     Retry,
+    /// The one before the newest, sent again after the window: theft, unless an outage explains it.
+    Late,
     /// Older.
     Theft,
     /// Newer than the row.
@@ -39,9 +41,11 @@ impl Family {
         if now >= self.idle_end || now >= self.absolute_end {
             return State::Expired;
         }
+        let is_strict = window == TimeDelta::zero();
         match self.generation - generation {
             0 => State::Rotate,
-            1 if window > TimeDelta::zero() && now - self.rotated_at < window => State::Retry,
+            1 if !is_strict && now - self.rotated_at < window => State::Retry,
+            1 if !is_strict => State::Late,
             1.. => State::Theft,
             _ => State::Future,
         }
@@ -141,7 +145,7 @@ mod tests {
             ("old token of a family of ours", &live, old_token(&live, [1; 32]), window, State::Dead),
             ("newest", &live, token(&live, 5), window, State::Rotate),
             ("one before, in time", &live, token(&live, 4), window, State::Retry),
-            ("one before, exactly at the end of the window", &late, token(&live, 4), window, State::Theft),
+            ("one before, exactly at the end of the window", &late, token(&live, 4), window, State::Late),
             ("one before, strict", &live, token(&live, 4), TimeDelta::zero(), State::Theft),
             (
                 "one before, strict, by a clock behind the winner's",

@@ -15,6 +15,7 @@ mod end;
 mod family;
 mod limit;
 mod open;
+mod outage;
 mod rotate;
 mod store;
 mod sweep;

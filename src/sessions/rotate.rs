@@ -23,17 +23,20 @@ impl Sessions {
             counted.map_err(|retry_after| Error::RateLimited { retry_after })?;
         }
         // The second round is for whoever lost the race: by then the winner's row tells what this token is.
+        let window = self.retry_window();
         for _ in 0..2 {
             let Some(family) = store::family(self.db.reader(), token.family_id).await? else {
                 return Err(Error::Dead);
             };
-            let window = TimeDelta::seconds(self.settings.retry_window_seconds);
             match family.judge(&token, window, now) {
                 State::Dead => return Err(Error::Dead),
                 State::Expired => return Err(Error::Expired),
-                State::Theft => return Err(self.end_stolen(&family, &token, origin, now).await),
                 State::Future => return Err(self.end_lost(&family, &token, origin, now).await),
                 State::Retry => return self.retry(&family, &token, origin, now).await,
+                State::Late if self.was_down(&family, now).await? => {
+                    return self.retry(&family, &token, origin, now).await;
+                }
+                State::Late | State::Theft => return Err(self.end_stolen(&family, &token, origin, now).await),
                 State::Rotate => {
                     if let Some(pair) = self.take(&family, now).await? {
                         return Ok(pair);

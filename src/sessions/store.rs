@@ -48,6 +48,14 @@ pub(super) struct Step {
     pub(super) idle_end: DateTime<Utc>,
 }
 
+/// The one row that tells when the service was up.
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
+pub(super) struct ServiceClock {
+    pub(super) seen_at: DateTime<Utc>,
+    pub(super) down_from: Option<DateTime<Utc>>,
+    pub(super) recovered_at: Option<DateTime<Utc>>,
+}
+
 /// The ends of one family, for the sweep.
 #[derive(Debug, FromQueryResult)]
 pub(super) struct Ends {
@@ -211,6 +219,21 @@ pub(super) async fn end_sessions_of(
         tx.execute_raw(statement(tx, &sql, [user_id.into(), now.into(), reason.label().into()])).await?;
     }
     Ok(())
+}
+
+/// `None` in a database that no server has used yet.
+pub(super) async fn service_clock(db: &impl ConnectionTrait) -> Result<Option<ServiceClock>, DbErr> {
+    let sql = "SELECT seen_at, down_from, recovered_at FROM service_clock WHERE id = 1";
+    ServiceClock::find_by_statement(statement(db, sql, [])).one(db).await
+}
+
+/// Writes the row, unless another replica has stamped it since it was read.
+pub(super) async fn stamp(db: &Db, read: Option<&ServiceClock>, new: &ServiceClock) -> Result<(), DbErr> {
+    const SQL: &str = "INSERT INTO service_clock (id, seen_at, down_from, recovered_at) VALUES (1, $1, $2, $3) \
+        ON CONFLICT (id) DO UPDATE SET seen_at = $1, down_from = $2, recovered_at = $3 WHERE service_clock.seen_at = $4";
+    let read = read.map(|read| read.seen_at);
+    let values = [new.seen_at.into(), new.down_from.into(), new.recovered_at.into(), read.into()];
+    db.write(statement(db.reader(), SQL, values)).await.map(|_| ())
 }
 
 /// True when this transaction may sweep. On SQLite the transaction itself is the lock.

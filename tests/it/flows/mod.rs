@@ -14,6 +14,7 @@ mod forgeries;
 mod hang_up;
 mod model;
 mod opaque;
+mod outage;
 mod races;
 mod refresh;
 mod sweep;

@@ -145,6 +145,10 @@ impl TestApp {
         let config = Config::load(None, &environment).unwrap();
         let db = Db::connect(&config.database).await.unwrap();
         migration::up(db.writer()).await.unwrap();
+        // A clock that is moved by hand is no outage: the service was seen in the far future.
+        let seen =
+            "INSERT INTO service_clock (id, seen_at) VALUES (1, '2999-12-31 00:00:00+00:00') ON CONFLICT DO NOTHING";
+        sea_orm::ConnectionTrait::execute_unprepared(db.writer(), seen).await.unwrap();
         let app = App::new(config, db, Arc::clone(&clock) as _).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let caps = Caps::new(&app.config.limits, &app.config.server);
