@@ -1,0 +1,2 @@
+//! Breaks a running server.
+fn main() {}

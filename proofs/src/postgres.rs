@@ -1,0 +1,210 @@
+//! A PostgreSQL cluster of our own, which can be crashed, stopped and started again. As root it runs as the user `postgres`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::process::{self, children, signal};
+use crate::sql::Sql;
+use crate::{Error, Result};
+
+/// Durability as in production: what is proved is that nothing acknowledged is lost.
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+max_connections = 200
+shared_buffers = 64MB
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+restart_after_crash = on
+";
+
+/// A cluster that runs; stopped and removed when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    programs: PathBuf,
+    directory: PathBuf,
+    /// Where it listens.
+    pub port: u16,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.go_on();
+        let _ = self.control(&["stop", "-m", "immediate"]);
+    }
+}
+
+impl Cluster {
+    /// Makes a cluster in a new folder and starts it. `settings` are lines of `postgresql.conf`.
+    pub async fn start(directory: &Path, settings: &str) -> Result<Self> {
+        let cluster = Self { programs: programs()?, directory: directory.to_owned(), port: process::free_port()? };
+        std::fs::create_dir_all(directory)?;
+        if process::is_root() {
+            let owned = Command::new("chown").arg("postgres:").arg(directory).status()?;
+            if !owned.success() {
+                return Err("as root PostgreSQL needs the user `postgres`, which is missing".into());
+            }
+        }
+        let settings = format!("{SETTINGS}port = {}\n{settings}\n", cluster.port);
+        let (cluster, made) = blocking(cluster, move |cluster| cluster.make(&settings)).await?;
+        made?;
+        cluster.run("start").await
+    }
+
+    fn make(&self, settings: &str) -> Result<()> {
+        let data = self.data();
+        let arguments = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
+        let mut command = self.program("initdb");
+        let output = command.args(arguments).arg(&data).output()?;
+        if !output.status.success() {
+            return Err(format!("initdb: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        let path = data.join("postgresql.conf");
+        let text = std::fs::read_to_string(&path)? + settings;
+        Ok(std::fs::write(path, text)?)
+    }
+
+    /// Starts it again after a stop.
+    pub async fn run(self, what: &'static str) -> Result<Self> {
+        let (cluster, done) = blocking(self, move |cluster| cluster.control(&[what, "-t", "60"])).await?;
+        done.map(|()| cluster)
+    }
+
+    /// `pg_ctl` with these words. Blocks until it is done.
+    pub fn control(&self, words: &[&str]) -> Result<()> {
+        let mut command = self.program("pg_ctl");
+        command.args(words).args(["-w", "-s", "-D"]).arg(self.data()).arg("-l").arg(self.log());
+        // Its server inherits the streams: a pipe would never end.
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        if status.success() {
+            return Ok(());
+        }
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(5).collect();
+        Err(format!("pg_ctl {}: {status}: {}", words.join(" "), tail.join(" | ")).into())
+    }
+
+    /// Crashes it: no checkpoint, connections cut, recovery at the next start.
+    pub fn crash(&self) -> Result<()> {
+        self.control(&["stop", "-m", "immediate"])
+    }
+
+    /// Starts it again.
+    pub fn start_again(&self) -> Result<()> {
+        self.control(&["start", "-t", "60"])
+    }
+
+    /// Stops every process of it where it is: connections stay open and nothing answers.
+    pub fn hang(&self) -> Result<()> {
+        // The postmaster first, so that it starts no other.
+        let postmaster = self.postmaster()?;
+        signal(postmaster, "STOP")?;
+        for child in children(postmaster) {
+            let _ = signal(child, "STOP");
+        }
+        Ok(())
+    }
+
+    /// Lets a cluster that hangs go on.
+    pub fn go_on(&self) -> Result<()> {
+        let postmaster = self.postmaster()?;
+        for child in children(postmaster) {
+            let _ = signal(child, "CONT");
+        }
+        signal(postmaster, "CONT")
+    }
+
+    /// An empty database of its own; returns its URL.
+    pub async fn database(&self) -> Result<String> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("proof_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let admin = Sql::connect(&self.url("postgres")).await?;
+        admin.run(&format!("CREATE DATABASE {name}")).await?;
+        admin.close().await;
+        Ok(self.url(&name))
+    }
+
+    /// URL of a database.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Waits until it takes connections and returns how long that took.
+    pub async fn answers_within(&self, patience: Duration) -> Result<Duration> {
+        let started = Instant::now();
+        loop {
+            if let Ok(sql) = Sql::connect(&self.url("postgres")).await {
+                sql.close().await;
+                return Ok(started.elapsed());
+            }
+            if started.elapsed() > patience {
+                return Err("PostgreSQL does not come back".into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Process id of the postmaster.
+    pub fn postmaster(&self) -> Result<u32> {
+        let text = std::fs::read_to_string(self.data().join("postmaster.pid"))?;
+        Ok(text.lines().next().unwrap_or_default().trim().parse()?)
+    }
+
+    /// The folder with everything of it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("server.log")
+    }
+
+    /// A program of PostgreSQL, which refuses to run as root.
+    fn program(&self, name: &str) -> Command {
+        let path = self.programs.join(name);
+        let mut command = if process::is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(path);
+            command
+        } else {
+            Command::new(path)
+        };
+        command.current_dir("/");
+        command
+    }
+}
+
+/// Runs what blocks where it disturbs nobody.
+async fn blocking<T: Send + 'static>(
+    cluster: Cluster,
+    act: impl FnOnce(&Cluster) -> T + Send + 'static,
+) -> Result<(Cluster, T)> {
+    let done = tokio::task::spawn_blocking(move || {
+        let result = act(&cluster);
+        (cluster, result)
+    });
+    done.await.map_err(Error::from)
+}
+
+/// The folder of the newest PostgreSQL of the machine.
+fn programs() -> Result<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").map_err(|_| "no PostgreSQL under /usr/lib/postgresql")?;
+    let folders = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
+    let mut folders: Vec<PathBuf> = folders.filter(|folder| folder.join("initdb").exists()).collect();
+    folders.sort_by_key(|folder| {
+        let version = folder.parent().and_then(|parent| parent.file_name()?.to_str()?.parse().ok());
+        version.unwrap_or(0_u32)
+    });
+    folders.pop().ok_or_else(|| "no initdb under /usr/lib/postgresql".into())
+}
