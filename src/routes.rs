@@ -8,6 +8,7 @@ use poem::http::Method;
 use poem::{EndpointExt as _, Request, Response, Route};
 
 use crate::app::App;
+use crate::config;
 use crate::oauth::{discovery, jwks};
 use crate::ops;
 use crate::rest::{self, Document};
@@ -25,6 +26,7 @@ const REST: [(&str, Method); 8] = [
     ("/auth/sessions", Method::GET),
     ("/auth/sessions/{session_id}", Method::DELETE),
 ];
+const LIVE: &str = "/health/live";
 /// All others; each answers GET.
 const OTHERS: [(&str, Handler); 10] = [
     ("/", |_| Box::pin(async { rest::start() })),
@@ -39,7 +41,7 @@ const OTHERS: [(&str, Handler); 10] = [
     ("/.well-known/openid-configuration", |ask| {
         Box::pin(async move { discovery::openid_configuration(&ask.app, &ask.request) })
     }),
-    ("/health/live", |_| Box::pin(async { ops::live() })),
+    (LIVE, |_| Box::pin(async { ops::live() })),
     ("/health/ready", |ask| Box::pin(async move { ops::ready(&ask.app).await })),
 ];
 
@@ -52,9 +54,22 @@ struct Ask {
 
 type Handler = fn(Ask) -> Pin<Box<dyn Future<Output = Response> + Send>>;
 
+/// Builds what answers requests while there is no application yet: the database does not answer.
+#[must_use]
+pub fn waiting(server: &config::Server) -> Front {
+    Front::new(|path| (path == LIVE).then(ops::live), rest::from_framework, server)
+}
+
 /// Builds what answers requests.
 #[must_use]
 pub fn front(app: &Arc<App>) -> Front {
+    let front = waiting(&app.config.server);
+    open(&front, app);
+    front
+}
+
+/// From now on the application answers.
+pub fn open(front: &Front, app: &Arc<App>) {
     let server = &app.config.server;
     let (api, document) = rest::build(app);
     let document = Arc::new(document);
@@ -74,7 +89,7 @@ pub fn front(app: &Arc<App>) -> Front {
             }),
         );
     }
-    Front::new(routes.boxed(), paths, rest::from_framework, server)
+    front.open(routes.boxed(), paths);
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.

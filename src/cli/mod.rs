@@ -194,20 +194,31 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// How long to wait before a database that did not answer is asked again.
-const RETRY: Duration = Duration::from_millis(500);
+/// Ever longer pauses before a database that did not answer is asked again, at random, so that replicas do not ask in step.
+#[derive(Default)]
+struct Pauses(u32);
+
+impl Pauses {
+    /// 0.1 to 5 seconds.
+    async fn next(&mut self) {
+        let longest = Duration::from_millis(200 << self.0.min(5)).min(Duration::from_secs(5));
+        self.0 += 1;
+        let random = crate::random::bytes::<1>().map_or(255, |[byte]| byte);
+        tokio::time::sleep(longest / 2 + longest / 2 * u32::from(random) / 255).await;
+    }
+}
 
 /// Connects, and waits for a database that is not up yet.
 async fn connect(config: &Config) -> Result<Db, Error> {
     let patience = Duration::from_secs(config.database.connect_timeout_seconds);
-    let started = tokio::time::Instant::now();
+    let (started, mut pauses) = (tokio::time::Instant::now(), Pauses::default());
     loop {
         match Db::connect(&config.database).await {
             Ok(db) => return Ok(db),
             Err(error) if started.elapsed() >= patience => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(error = %error, "the database does not answer yet");
-                tokio::time::sleep(RETRY).await;
+                tracing::warn!(error = %error, "waiting for the database");
+                pauses.next().await;
             }
         }
     }

@@ -8,10 +8,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{Error, connect};
+use super::{Error, Pauses};
 use crate::app::App;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
+use crate::db::Db;
 use crate::web::listener::{self, Caps};
 use crate::{jobs, routes, telemetry};
 
@@ -24,9 +25,57 @@ pub(super) struct Serve {
 }
 
 impl Serve {
+    /// Listens first: a server whose database does not answer lives, is not ready, and goes on as soon as it does.
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
         telemetry::start(&config.log);
-        let db = connect(&config).await?;
+        // Before anybody can know that the server runs: a signal is then heard.
+        let mut signals = Signals::hear()?;
+        let server = &config.server;
+        let listener = TcpListener::bind((server.host.as_str(), server.port)).await.map_err(|error| {
+            Error::Unavailable(format!("cannot listen on {}:{}: {error}", server.host, server.port))
+        })?;
+        let address = listener.local_addr().map_err(|error| Error::Unavailable(error.to_string()))?;
+        let (stop, stopped) = watch::channel(false);
+        let front = Arc::new(routes::waiting(server));
+        let caps = Caps::new(&config.limits, server);
+        let grace = Duration::from_secs(server.shutdown_seconds);
+        let serving = tokio::spawn(listener::serve(listener, Arc::clone(&front), caps, stopped, grace));
+
+        let started = tokio::select! {
+            started = self.start(&config) => Some(started?),
+            () = signals.any() => None,
+        };
+        if let Some((app, clock)) = &started {
+            routes::open(&front, app);
+            jobs::start(app, clock);
+            tracing::info!(address = %address, issuer = app.config.server.issuer(), "listening");
+            signals.wait(app).await;
+        }
+        let _ = stop.send(true);
+        serving.await.map_err(|error| Error::Internal(error.to_string()))?;
+        if let Some((app, _)) = started {
+            app.db.clone().close().await;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Starts the application, as often as it takes for the database to answer.
+    async fn start(&self, config: &Config) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.attempt(config).await {
+                Err(Error::Unavailable(why)) if config.database.connect_timeout_seconds > 0 => {
+                    tracing::warn!(error = why, "waiting for the database");
+                    pauses.next().await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempt(&self, config: &Config) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
+        let db = Db::connect(&config.database).await?;
         if self.no_migrate {
             migration::require_current(db.writer()).await?;
         } else {
@@ -36,29 +85,9 @@ impl Serve {
         }
         let clock = Arc::new(DatabaseClock::default());
         db.measure_clock(&clock).await?;
-        let app = App::new(config, db, Arc::clone(&clock) as _).await?;
+        let app = App::new(config.clone(), db, Arc::clone(&clock) as _).await?;
         app.sessions.stamp(app.clock.now()).await?;
-        // Before anybody can know that the server runs: a signal is then heard.
-        let signals = Signals::hear()?;
-        let server = &app.config.server;
-        let listener = TcpListener::bind((server.host.as_str(), server.port)).await.map_err(|error| {
-            Error::Unavailable(format!("cannot listen on {}:{}: {error}", server.host, server.port))
-        })?;
-        let address = listener.local_addr().map_err(|error| Error::Unavailable(error.to_string()))?;
-        tracing::info!(address = %address, issuer = server.issuer(), "listening");
-        jobs::start(&app, &clock);
-
-        let (stop, stopped) = watch::channel(false);
-        let front = Arc::new(routes::front(&app));
-        let caps = Caps::new(&app.config.limits, server);
-        let grace = Duration::from_secs(server.shutdown_seconds);
-        let serving = tokio::spawn(listener::serve(listener, front, caps, stopped, grace));
-        signals.wait(&app).await;
-        let _ = stop.send(true);
-        serving.await.map_err(|error| Error::Internal(error.to_string()))?;
-        app.db.clone().close().await;
-        tracing::info!("stopped");
-        Ok(())
+        Ok((app, clock))
     }
 }
 
@@ -72,6 +101,13 @@ impl Signals {
     fn hear() -> Result<Self, Error> {
         let hear = |kind| signal(kind).map_err(|error| Error::Internal(error.to_string()));
         Ok(Self { terminate: hear(SignalKind::terminate())?, interrupt: hear(SignalKind::interrupt())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 
     /// Returns when it is time to stop accepting: after SIGTERM a while later, so that load balancers notice, after SIGINT at once.

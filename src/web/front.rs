@@ -3,7 +3,7 @@
 //! Gives it an id, a span and a client; refuses what no handler shall see; answers what has no route; catches panics; adds headers;
 //! writes one log line, which holds no address, no query, no body and no header of the request.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -21,10 +21,11 @@ const REQUEST_ID: &str = "x-request-id";
 /// How long a handler may take: longer than waiting for a hash, a connection and a statement together.
 const HANDLER_TIME: Duration = Duration::from_secs(12);
 
-/// Wraps the routes.
+/// Wraps the routes. Until it has them, it says that the process lives and that everything else must wait.
 pub struct Front {
-    routes: Arc<BoxEndpoint<'static>>,
-    paths: Paths,
+    opened: OnceLock<Opened>,
+    /// Answers while there are no routes; `None` for what must wait.
+    waiting: fn(&str) -> Option<Response>,
     /// Shapes errors that handlers and extractors did not shape themselves.
     shape: fn(&Error) -> Response,
     issuer: String,
@@ -32,22 +33,33 @@ pub struct Front {
     proxies: Vec<IpNet>,
 }
 
+/// What there is once the application is built.
+struct Opened {
+    routes: Arc<BoxEndpoint<'static>>,
+    paths: Paths,
+}
+
 impl Front {
     /// `shape` makes an answer of an error that is not one yet.
     pub(crate) fn new(
-        routes: BoxEndpoint<'static>,
-        paths: Paths,
+        waiting: fn(&str) -> Option<Response>,
         shape: fn(&Error) -> Response,
         server: &config::Server,
     ) -> Self {
         Self {
-            routes: Arc::new(routes),
-            paths,
+            opened: OnceLock::new(),
+            waiting,
             shape,
             issuer: server.issuer(),
             is_https: server.is_https(),
             proxies: server.trusted_proxies.clone(),
         }
+    }
+
+    /// From now on the routes answer.
+    pub(crate) fn open(&self, routes: BoxEndpoint<'static>, paths: Paths) {
+        let is_first = self.opened.set(Opened { routes: Arc::new(routes), paths }).is_ok();
+        debug_assert!(is_first, "a front is opened once");
     }
 
     /// Answers a request, whatever it is.
@@ -85,7 +97,10 @@ impl Front {
             return ("none", refusal);
         }
         let path = request.original_uri().path().to_owned();
-        let route = match self.paths.find(request.method(), &path) {
+        let Some(opened) = self.opened.get() else {
+            return ("none", (self.waiting)(&path).unwrap_or_else(try_again));
+        };
+        let route = match opened.paths.find(request.method(), &path) {
             Match::Route(route) => route,
             Match::OtherMethods(allow) => return ("none", method_not_allowed(&allow)),
             Match::TrailingSlash => return ("none", self.without_slash(&request)),
@@ -103,13 +118,13 @@ impl Front {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
         }
-        (route, self.handled(request).await)
+        (route, self.handled(&opened.routes, request).await)
     }
 
     /// Runs the handler in a task of its own: a client that hangs up does not undo a logout half-way, a panic is an answer, and a
     /// database that does not answer costs the client a bounded time.
-    async fn handled(&self, request: Request) -> Response {
-        let routes = Arc::clone(&self.routes);
+    async fn handled(&self, routes: &Arc<BoxEndpoint<'static>>, request: Request) -> Response {
+        let routes = Arc::clone(routes);
         let handler = tokio::spawn(async move { routes.call(request).await }.in_current_span());
         match tokio::time::timeout(HANDLER_TIME, handler).await {
             Ok(Ok(Ok(response))) => response,
@@ -121,10 +136,7 @@ impl Front {
             }
             Err(_) => {
                 tracing::error!("a handler took too long");
-                let text = "Temporarily unavailable, try again";
-                let mut response = coded(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", text);
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-                response
+                try_again()
             }
         }
     }
@@ -155,6 +167,13 @@ impl Front {
             Err(_) => detail(StatusCode::NOT_FOUND, "Not Found"),
         }
     }
+}
+
+fn try_again() -> Response {
+    let text = "Temporarily unavailable, try again";
+    let mut response = coded(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", text);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 fn method_not_allowed(allow: &str) -> Response {

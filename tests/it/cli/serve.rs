@@ -230,3 +230,45 @@ async fn the_environment_of_the_seed_makes_the_server_of_the_seed() {
     assert_eq!(published, modulus);
     assert_eq!(jwt_header(&pair.access)["kid"], jwk["kid"]);
 }
+
+/// The database comes up minutes after the server: nobody restarts it, and an orchestrator sees that it lives.
+#[tokio::test]
+async fn a_server_whose_database_is_not_there_yet_lives_and_goes_on_when_it_is() {
+    let port = free_port();
+    let operator = Operator::new()
+        .with("SERVICE_PORT", port.to_string())
+        .with("DATABASE_URL", "sqlite://later/authservice.db?mode=rwc");
+    let mut process = operator.spawn(&["serve"]);
+    process.logged("waiting for the database").await.unwrap();
+    let client = reqwest::Client::new();
+    let get = async |path: &str| Answer::of(client.get(format!("http://127.0.0.1:{port}{path}"))).await;
+
+    let live = get("/health/live").await;
+    assert_eq!((live.status, live.body.as_str()), (200, r#"{"status":"ok"}"#));
+    for path in ["/health/ready", "/.well-known/jwks.json", "/auth_api/v1/users/me", "/nowhere"] {
+        let answer = get(path).await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "temporarily_unavailable"), "{path}");
+        assert_eq!(answer.header("retry-after"), "1", "{path}");
+        assert!(!answer.header("x-request-id").is_empty(), "{path}");
+    }
+    std::fs::create_dir(operator.path("later")).unwrap();
+    let server = Server::of(process).await;
+
+    assert_eq!(server.get("/health/ready").await.status, 200);
+    server.alice().await;
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_wait_for_the_database() {
+    for name in ["TERM", "INT"] {
+        let operator = Operator::new()
+            .with("SERVICE_PORT", free_port().to_string())
+            .with("DATABASE_URL", "sqlite://never/authservice.db?mode=rwc");
+        let mut process = operator.spawn(&["serve"]);
+        process.logged("waiting for the database").await.unwrap();
+
+        process.signal(name);
+
+        assert_eq!(process.ended().await, Some(0), "{name}");
+    }
+}
