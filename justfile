@@ -30,3 +30,7 @@ openapi:
 # What continuous integration runs.
 ci:
     ./.ci/run
+
+# Measure what requests cost, in CPU time, beside the cost of their parts; arguments go to `bench`.
+bench *args:
+    ./scripts/bench.sh {{ args }}
