@@ -37,15 +37,15 @@ impl Accounts {
     /// Ends every session of the caller.
     pub async fn log_out_everywhere(&self, caller: &Caller, origin: &Origin, now: DateTime<Utc>) -> Result<(), Error> {
         let tx = self.db.begin().await?;
-        store::lock_user(&*tx, caller.user.id).await?;
-        sessions::end_all(&*tx, caller.user.id, Reason::UserLogoutAll, now).await?;
+        store::lock_user(&tx, caller.user.id).await?;
+        sessions::end_all(&tx, caller.user.id, Reason::UserLogoutAll, now).await?;
         let entry = Entry {
             user_id: Some(caller.user.id),
             session_id: Some(caller.session_id),
             origin: Some(origin),
             details: None,
         };
-        audit::record(&*tx, now, Event::LoggedOutEverywhere, entry).await?;
+        audit::record(&tx, now, Event::LoggedOutEverywhere, entry).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -38,14 +38,14 @@ impl Management {
     pub async fn set_active(&self, email: &Email, is_active: bool, now: DateTime<Utc>) -> Result<bool, Error> {
         let user = self.user(email).await?;
         let tx = self.db.begin().await?;
-        let has_changed = store::set_active(&*tx, user.id, is_active, now).await?;
+        let has_changed = store::set_active(&tx, user.id, is_active, now).await?;
         if !is_active {
-            sessions::end_all(&*tx, user.id, Reason::Deactivated, now).await?;
+            sessions::end_all(&tx, user.id, Reason::Deactivated, now).await?;
         }
         if has_changed {
             let event = if is_active { Event::UserActivated } else { Event::UserDeactivated };
             let entry = Entry { user_id: Some(user.id), ..Entry::default() };
-            audit::record(&*tx, now, event, entry).await?;
+            audit::record(&tx, now, event, entry).await?;
         }
         tx.commit().await?;
         Ok(has_changed)
@@ -61,10 +61,10 @@ impl Management {
         }
         let hash = self.hasher.hash(password).await?;
         let tx = self.db.begin().await?;
-        store::set_password(&*tx, user.id, &hash, now).await?;
-        sessions::end_all(&*tx, user.id, Reason::PasswordChange, now).await?;
+        store::set_password(&tx, user.id, &hash, now).await?;
+        sessions::end_all(&tx, user.id, Reason::PasswordChange, now).await?;
         let entry = Entry { user_id: Some(user.id), ..Entry::default() };
-        audit::record(&*tx, now, Event::PasswordSet, entry).await?;
+        audit::record(&tx, now, Event::PasswordSet, entry).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -21,7 +21,7 @@ impl Accounts {
         let hash = self.hasher.hash(password).await?;
         let subject = random::uuid()?;
         let tx = self.db.begin().await?;
-        let inserted = store::insert_user(&*tx, subject, &email, full_name, hash, now).await;
+        let inserted = store::insert_user(&tx, subject, &email, full_name, hash, now).await;
         let user = match inserted {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
                 return Err(Error::EmailTaken);
@@ -29,7 +29,7 @@ impl Accounts {
             other => other?,
         };
         let entry = Entry { user_id: Some(user.id), origin: Some(origin), ..Entry::default() };
-        audit::record(&*tx, now, Event::UserRegistered, entry).await?;
+        audit::record(&tx, now, Event::UserRegistered, entry).await?;
         tx.commit().await?;
         Ok(user)
     }

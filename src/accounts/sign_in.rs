@@ -41,16 +41,16 @@ impl Accounts {
         let now = clock.now();
         let tx = self.db.begin().await?;
         // A password change or deactivation during the hash has moved the row on: the old password opens nothing.
-        if !store::lock_unchanged_user(&*tx, user.id, user.password_version).await? {
+        if !store::lock_unchanged_user(&tx, user.id, user.password_version).await? {
             return Err(Error::InvalidCredentials);
         }
         if let Some(hash) = renewed {
-            store::renew_hash(&*tx, user.id, &hash).await?;
+            store::renew_hash(&tx, user.id, &hash).await?;
         }
-        let opened = self.sessions.open(&*tx, (user.id, user.subject), origin, now).await?;
+        let opened = self.sessions.open(&tx, (user.id, user.subject), origin, now).await?;
         let session_id = Some(opened.session_id());
         let entry = Entry { user_id: Some(user.id), session_id, origin: Some(origin), details: None };
-        audit::record(&*tx, now, Event::SignedIn, entry).await?;
+        audit::record(&tx, now, Event::SignedIn, entry).await?;
         tx.commit().await?;
         Ok(self.sessions.first_tokens(&opened, now).await?)
     }

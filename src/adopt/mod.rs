@@ -88,8 +88,8 @@ pub type Progress<'a> = &'a (dyn Fn(&str, i64, i64) + Sync);
 
 /// Says what would be taken over, and which addresses need a choice. Changes and locks nothing.
 pub async fn dry_run(db: &Db, choices: &Choices, now: DateTime<Utc>, progress: Progress<'_>) -> Result<Counts, Error> {
-    migration::require_seed(db.reader()).await?;
-    count(db.reader(), choices, now, progress).await
+    migration::require_seed(db.writer()).await?;
+    count(db.writer(), choices, now, progress).await
 }
 
 /// Takes the database over. The old service must be stopped: its tables are locked.

@@ -76,6 +76,7 @@ impl Serve {
 
     async fn attempt(&self, config: &Config) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
         let db = Db::connect(&config.database).await?;
+        require_durable(&db, config).await?;
         if self.no_migrate {
             migration::require_current(db.writer()).await?;
         } else {
@@ -89,6 +90,21 @@ impl Serve {
         app.sessions.stamp(app.clock.now()).await?;
         Ok((app, clock))
     }
+}
+
+/// What was answered 200 must survive a crash of the database.
+async fn require_durable(db: &Db, config: &Config) -> Result<(), Error> {
+    let settings = db.unsafe_settings().await?.join(", ");
+    if settings.is_empty() {
+        return Ok(());
+    }
+    if config.database.allow_data_loss {
+        tracing::warn!(settings, "the database may lose what it has acknowledged: these settings are off");
+        return Ok(());
+    }
+    Err(Error::Configuration(format!(
+        "the database may lose what it has acknowledged: {settings} is off; turn it on, or set database.allow_data_loss for tests"
+    )))
 }
 
 /// The signals that stop the server.

@@ -31,6 +31,7 @@ pub struct Database {
     pub acquire_timeout_seconds: u64,
     pub statement_timeout_seconds: u64,
     pub connect_timeout_seconds: u64,
+    pub allow_data_loss: bool,
 }
 
 /// `[tokens]`

@@ -18,10 +18,14 @@ use crate::clock::{self, DatabaseClock};
 use crate::config;
 
 mod group;
+mod limited;
+
+pub use limited::Reader;
 
 use group::{Groups, Turn};
+use limited::within;
 
-/// How long a SQLite statement waits for another process that writes.
+/// How long a SQLite writer waits for another process that writes, and for its turn.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pooled connection that has been idle for longer is tested before use.
 const TEST_IF_IDLE_FOR: Duration = Duration::from_secs(30);
@@ -29,7 +33,7 @@ const TEST_IF_IDLE_FOR: Duration = Duration::from_secs(30);
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Db {
-    reader: DatabaseConnection,
+    reader: Reader,
     writer: Writer,
 }
 
@@ -39,9 +43,12 @@ enum Writer {
     Postgres(DatabaseConnection),
 }
 
-/// A transaction that writes: statements run on what it dereferences to. Dropping it rolls back.
+/// A transaction that writes. Dropping it rolls back.
 #[derive(Debug)]
-pub struct Transaction(Open);
+pub struct Transaction {
+    open: Open,
+    limit: Duration,
+}
 
 #[derive(Debug)]
 enum Open {
@@ -49,23 +56,19 @@ enum Open {
     Postgres(DatabaseTransaction),
 }
 
-impl std::ops::Deref for Transaction {
-    type Target = DatabaseTransaction;
-
-    fn deref(&self) -> &DatabaseTransaction {
-        match &self.0 {
+impl Transaction {
+    fn inner(&self) -> &DatabaseTransaction {
+        match &self.open {
             Open::Sqlite(turn) => turn.tx(),
             Open::Postgres(tx) => tx,
         }
     }
-}
 
-impl Transaction {
     /// Returns when what was done is durable. An error says that nobody knows: it may be.
     pub async fn commit(self) -> Result<(), DbErr> {
-        match self.0 {
+        match self.open {
             Open::Sqlite(turn) => turn.commit().await,
-            Open::Postgres(tx) => tx.commit().await,
+            Open::Postgres(tx) => within(self.limit, tx.commit()).await,
         }
     }
 }
@@ -74,15 +77,15 @@ impl Db {
     /// Opens the database that the configuration names; a missing SQLite file is made, readable by its owner only.
     pub async fn connect(config: &config::Database) -> Result<Self, DbErr> {
         let url = config.url.expose_secret();
+        let limit = Duration::from_secs(config.acquire_timeout_seconds + config.statement_timeout_seconds);
         if config.is_sqlite() {
             create_private(url);
             // The writer comes first: it makes the files that the readers then share.
             let writer = Database::connect(sqlite(config, 1)).await?;
             let mut readers = sqlite(config, config.max_connections);
             readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
-            let patience = Duration::from_secs(config.acquire_timeout_seconds);
-            let writer = Writer::Sqlite(Groups::new(writer, patience));
-            return Ok(Self { reader: Database::connect(readers).await?, writer });
+            let writer = Writer::Sqlite(Groups::new(writer, BUSY_TIMEOUT));
+            return Ok(Self { reader: Reader { pool: Database::connect(readers).await?, limit }, writer });
         }
         let mut options = ConnectOptions::new(url);
         common(&mut options, config)
@@ -103,12 +106,12 @@ impl Db {
                 }
             });
         let pool = Database::connect(options).await?;
-        Ok(Self { reader: pool.clone(), writer: Writer::Postgres(pool) })
+        Ok(Self { reader: Reader { pool: pool.clone(), limit }, writer: Writer::Postgres(pool) })
     }
 
     /// For statements that only read, outside a transaction.
     #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
+    pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
@@ -125,16 +128,18 @@ impl Db {
     pub async fn write(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         match &self.writer {
             Writer::Sqlite(groups) => groups.write(statement).await,
-            Writer::Postgres(pool) => pool.query_all_raw(statement).await,
+            Writer::Postgres(pool) => within(self.reader.limit, pool.query_all_raw(statement)).await,
         }
     }
 
     /// Begins a transaction that writes. Hold it no longer than its statements take: on SQLite others wait for it.
     pub async fn begin(&self) -> Result<Transaction, DbErr> {
-        Ok(Transaction(match &self.writer {
+        let limit = self.reader.limit;
+        let open = match &self.writer {
             Writer::Sqlite(groups) => Open::Sqlite(groups.begin().await?),
-            Writer::Postgres(pool) => Open::Postgres(pool.begin().await?),
-        }))
+            Writer::Postgres(pool) => Open::Postgres(within(limit, pool.begin()).await?),
+        };
+        Ok(Transaction { open, limit })
     }
 
     /// True on the embedded engine.
@@ -145,7 +150,18 @@ impl Db {
 
     /// Errors when the database does not answer.
     pub async fn ping(&self) -> Result<(), DbErr> {
-        self.reader.ping().await
+        self.reader.pool.ping().await
+    }
+
+    /// Settings of the server that let it lose what it has acknowledged; on SQLite they are ours.
+    pub async fn unsafe_settings(&self) -> Result<Vec<String>, DbErr> {
+        const SQL: &str = "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') \
+            AND setting = 'off' ORDER BY name";
+        if self.is_sqlite() {
+            return Ok(Vec::new());
+        }
+        let rows = self.reader.query_all_raw(Statement::from_string(DatabaseBackend::Postgres, SQL)).await?;
+        rows.iter().map(|row| row.try_get_by_index(0)).collect()
     }
 
     /// Measures how far the database's clock is from this host's and tells `clock`. On SQLite they are the same.
@@ -172,7 +188,7 @@ impl Db {
 
     /// Closes every connection after its statement has ended.
     pub async fn close(self) {
-        for pool in [self.reader.clone(), self.writer().clone()] {
+        for pool in [self.reader.pool.clone(), self.writer().clone()] {
             if let Err(error) = pool.close().await {
                 tracing::warn!(error = %error, "closing the database");
             }

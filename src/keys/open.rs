@@ -155,16 +155,16 @@ impl Keyring {
         let (kid, signing_at) = (row.kid.clone(), row.signing_at);
         let tx = self.db.begin().await?;
         if let Some((predecessor, plan)) = predecessor
-            && !store::retain_key(&*tx, &predecessor.kid, &plan).await?
+            && !store::retain_key(&tx, &predecessor.kid, &plan).await?
         {
             return Ok(());
         }
-        match store::insert_key(&*tx, row).await {
+        match store::insert_key(&tx, row).await {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => return Ok(()),
             other => other?,
         }
         let details = Some(serde_json::json!({"kid": kid, "signing_at": signing_at}));
-        audit::record(&*tx, now, Event::KeyAdded, Entry { details, ..Entry::default() }).await?;
+        audit::record(&tx, now, Event::KeyAdded, Entry { details, ..Entry::default() }).await?;
         tx.commit().await?;
         tracing::info!(key.id = kid, signing_at = %signing_at, "a key came into the ring");
         Ok(())

@@ -32,10 +32,10 @@ impl Sessions {
 
     async fn end(&self, user_id: i64, id: Uuid, origin: &Origin, now: DateTime<Utc>) -> Result<bool, Error> {
         let tx = self.db.begin().await?;
-        let has_ended = store::end_session(&*tx, id, Reason::UserLogout, now).await?;
+        let has_ended = store::end_session(&tx, id, Reason::UserLogout, now).await?;
         if has_ended {
             let entry = Entry { user_id: Some(user_id), session_id: Some(id), origin: Some(origin), details: None };
-            audit::record(&*tx, now, Event::LoggedOut, entry).await?;
+            audit::record(&tx, now, Event::LoggedOut, entry).await?;
         }
         tx.commit().await?;
         Ok(has_ended)

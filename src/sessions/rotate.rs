@@ -87,7 +87,7 @@ impl Sessions {
 
     async fn note_retry(&self, entry: Entry<'_>, now: DateTime<Utc>) -> Result<(), DbErr> {
         let tx = self.db.begin().await?;
-        audit::record(&*tx, now, Event::RefreshRetry, entry).await?;
+        audit::record(&tx, now, Event::RefreshRetry, entry).await?;
         tx.commit().await
     }
 
@@ -127,9 +127,9 @@ impl Sessions {
         now: DateTime<Utc>,
     ) -> Result<(), DbErr> {
         let tx = self.db.begin().await?;
-        if store::end_session(&*tx, family.session_id, reason, now).await? {
+        if store::end_session(&tx, family.session_id, reason, now).await? {
             let details = serde_json::json!({"presented": token.generation, "current": family.generation});
-            audit::record(&*tx, now, event, entry(family, origin, Some(details))).await?;
+            audit::record(&tx, now, event, entry(family, origin, Some(details))).await?;
         }
         tx.commit().await
     }

@@ -17,14 +17,14 @@ impl Sessions {
         let mut deleted = 0;
         for _ in 0..BATCHES {
             let tx = self.db.begin().await?;
-            if !store::try_sweep_lock(&*tx).await? {
+            if !store::try_sweep_lock(&tx).await? {
                 break;
             }
-            let (rows, last) = store::rows_from(&*tx, cursor, BATCH).await?;
+            let (rows, last) = store::rows_from(&tx, cursor, BATCH).await?;
             let over: Vec<Uuid> =
                 rows.iter().filter(|row| row.ended_at() + self.retention <= now).map(|row| row.session_id).collect();
             deleted += over.len();
-            store::delete_sessions(&*tx, over).await?;
+            store::delete_sessions(&tx, over).await?;
             tx.commit().await?;
             let Some(last) = last else {
                 return Ok((deleted, Uuid::nil()));

@@ -263,7 +263,7 @@ async fn open(app: &TestApp, count: usize) -> Vec<Pair> {
     for _ in 0..count {
         let tx = db.begin().await.unwrap();
         let owner = (alice.id, alice.subject);
-        let opened = sessions.open(&*tx, owner, &Origin::default(), app.now()).await.unwrap();
+        let opened = sessions.open(&tx, owner, &Origin::default(), app.now()).await.unwrap();
         tx.commit().await.unwrap();
         let pair = sessions.first_tokens(&opened, app.now()).await.unwrap();
         pairs.push(Pair {
@@ -318,7 +318,7 @@ async fn are_over(replicas: &[TestApp; 2], pairs: &[Pair]) {
 }
 
 async fn no_session_lives(app: &TestApp) {
-    let db = app.app.db.reader();
+    let db = app.app.db.writer();
     let sessions = auth_session::Entity::find().all(db).await.unwrap();
     let families = refresh_token::Entity::find().all(db).await.unwrap();
     assert_eq!(sessions.len(), families.len());

@@ -22,7 +22,7 @@ async fn sweep(app: &TestApp) -> usize {
 
 /// The sessions that have rows, which both tables agree on.
 async fn rows(app: &TestApp) -> HashSet<Uuid> {
-    let db = app.app.db.reader();
+    let db = app.app.db.writer();
     let sessions = auth_session::Entity::find().all(db).await.unwrap();
     let families = refresh_token::Entity::find().all(db).await.unwrap();
     let sessions: HashSet<Uuid> = sessions.iter().map(|row| row.id).collect();

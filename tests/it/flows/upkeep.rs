@@ -98,7 +98,7 @@ async fn a_session_has_as_many_rows_after_fifty_refreshes_as_before() {
     each_engine(async |app| {
         let mut newest = app.alice().await;
         let count = async || {
-            let db = app.app.db.reader();
+            let db = app.app.db.writer();
             let sessions = auth_session::Entity::find().count(db).await.unwrap();
             let families = refresh_token::Entity::find().count(db).await.unwrap();
             (sessions, families, app.count("SELECT COUNT(*) FROM audit_events").await)

@@ -134,6 +134,9 @@ impl TestApp {
         let mut environment: BTreeMap<String, String> = [
             ("DATABASE_URL", database.url.clone()),
             ("AUTHSERVICE__DATABASE__MAX_CONNECTIONS", "8".to_owned()),
+            // Tests run beside each other, on machines that do other things too.
+            ("AUTHSERVICE__DATABASE__ACQUIRE_TIMEOUT_SECONDS", "10".to_owned()),
+            ("AUTHSERVICE__DATABASE__STATEMENT_TIMEOUT_SECONDS", "10".to_owned()),
             ("AUTHSERVICE__SERVER__ISSUER", issuer.clone()),
             ("AUTHSERVICE__KEYS__DIRECTORY", directory.path().join("keys").display().to_string()),
             ("AUTHSERVICE__LIMITS__ENABLED", "false".to_owned()),
