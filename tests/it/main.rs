@@ -7,6 +7,7 @@ mod arrows;
 mod cli;
 mod contract;
 mod db;
+mod examples;
 mod flows;
 mod keys;
 mod migrations;
