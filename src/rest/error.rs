@@ -97,7 +97,7 @@ impl From<Code> for Refusal {
 impl Refusal {
     /// Trouble of ours: the same request may be sent again.
     fn unavailable() -> Self {
-        Self::Coded { code: Code::TemporarilyUnavailable, message: None, retry_after: Some(1) }
+        Self::Coded { code: Code::TemporarilyUnavailable, message: None, retry_after: Some(web::try_again_after()) }
     }
 
     pub(crate) fn into_response(self) -> Response {
@@ -184,7 +184,7 @@ impl From<accounts::Error> for Refusal {
             accounts::Error::Token(error) => error.into(),
             accounts::Error::Password(error) => {
                 tracing::warn!(error = %error, "a password was not hashed");
-                Self::Coded { code: Code::TemporarilyUnavailable, message: None, retry_after: Some(2) }
+                Self::unavailable()
             }
             accounts::Error::Random(error) => {
                 tracing::error!(error = %error, "no random bytes");

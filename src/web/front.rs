@@ -13,7 +13,7 @@ use poem::{Endpoint, Error, Request, Response};
 use tracing::Instrument as _;
 
 use super::paths::{Match, Paths};
-use super::{coded, detail, guard, headers, origin};
+use super::{coded, detail, guard, headers, origin, try_again_after};
 use crate::config;
 use crate::random;
 
@@ -172,7 +172,7 @@ impl Front {
 fn try_again() -> Response {
     let text = "Temporarily unavailable, try again";
     let mut response = coded(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", text);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(try_again_after()));
     response
 }
 

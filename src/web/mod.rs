@@ -4,6 +4,8 @@ use poem::http::{HeaderValue, StatusCode, header};
 use poem::{Body, Response};
 use serde_json::{Value, json};
 
+use crate::random;
+
 pub mod front;
 pub(crate) mod guard;
 mod head;
@@ -32,4 +34,9 @@ pub(crate) fn detail(status: StatusCode, text: &str) -> Response {
 /// The seed's domain error.
 pub(crate) fn coded(status: StatusCode, code: &str, message: &str) -> Response {
     json(status, &json!({"error": {"code": code, "message": message}}))
+}
+
+/// Seconds after which a client that got a 503 may try again: 1 to 3, at random, so that all of them do not come back at once.
+pub(crate) fn try_again_after() -> u64 {
+    random::bytes().map_or(3, |[byte]| 1 + u64::from(byte % 3))
 }

@@ -248,7 +248,7 @@ async fn a_server_whose_database_is_not_there_yet_lives_and_goes_on_when_it_is()
     for path in ["/health/ready", "/.well-known/jwks.json", "/auth_api/v1/users/me", "/nowhere"] {
         let answer = get(path).await;
         assert_eq!((answer.status, answer.code().as_str()), (503, "temporarily_unavailable"), "{path}");
-        assert_eq!(answer.header("retry-after"), "1", "{path}");
+        assert!(matches!(answer.header("retry-after"), "1" | "2" | "3"), "{answer:?}");
         assert!(!answer.header("x-request-id").is_empty(), "{path}");
     }
     std::fs::create_dir(operator.path("later")).unwrap();

@@ -131,7 +131,7 @@ async fn garbage_is_refused_without_asking_the_database() {
 
         let answer = forge.app.me(&forge.pair.access).await;
         assert_eq!((answer.status, answer.code().as_str()), (503, "temporarily_unavailable"), "{answer:?}");
-        assert_eq!(answer.header("retry-after"), "1");
+        assert!(matches!(answer.header("retry-after"), "1" | "2" | "3"), "{answer:?}");
         forge.app.sql("ALTER TABLE users_away RENAME TO users").await;
         forge.finish(faults).await;
     }
