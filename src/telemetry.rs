@@ -1,15 +1,53 @@
-//! Logs: one line an event, JSON or for people, on standard output.
+//! Logs: one line an event, JSON or for people, on standard output. Nobody waits for whoever reads them: lines that find the queue
+//! full are dropped and counted.
 
+use std::time::Duration;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
-/// Starts logging. Later calls in one process do nothing.
-pub fn start(log: &Log) {
+/// Lines that may wait to be written: some megabytes.
+const QUEUE: usize = 16_384;
+/// How often dropped lines are reported.
+const REPORT: Duration = Duration::from_secs(30);
+
+/// The logs of this process; dropping it writes what waits, for a second at most.
+#[derive(Debug)]
+#[must_use = "logs end when this is dropped"]
+pub struct Logs {
+    _writer: WorkerGuard,
+    dropped: ErrorCounter,
+}
+
+/// Starts logging.
+pub fn start(log: &Log) -> Logs {
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let (queue, writer) = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).finish(std::io::stdout());
+    let dropped = queue.error_counter();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue);
     let _ = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
         LogFormat::Pretty => builder.try_init(),
     };
+    Logs { _writer: writer, dropped }
+}
+
+impl Logs {
+    /// Tells from time to time how many lines were dropped.
+    pub(crate) fn report_drops(&self) -> impl Future<Output = ()> + Send + use<> {
+        let counter = self.dropped.clone();
+        async move {
+            let (mut ticks, mut told) = (tokio::time::interval(REPORT), 0);
+            loop {
+                ticks.tick().await;
+                let dropped = counter.dropped_lines();
+                if dropped > told {
+                    tracing::warn!(dropped = dropped - told, "log lines were dropped: nobody read them fast enough");
+                    told = dropped;
+                }
+            }
+        }
+    }
 }

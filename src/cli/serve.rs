@@ -27,7 +27,8 @@ pub(super) struct Serve {
 impl Serve {
     /// Listens first: a server whose database does not answer lives, is not ready, and goes on as soon as it does.
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
-        telemetry::start(&config.log);
+        let logs = telemetry::start(&config.log);
+        tokio::spawn(logs.report_drops());
         // Before anybody can know that the server runs: a signal is then heard.
         let mut signals = Signals::hear()?;
         let server = &config.server;
