@@ -44,6 +44,14 @@ pub enum Event {
     UserActivated,
     /// A key came into the ring.
     KeyAdded,
+    /// An announced key signs earlier than it was planned.
+    KeyBroughtForward,
+    /// A key was revoked by an operator.
+    KeyRevoked,
+    /// The private half of a key that is gone was forgotten.
+    KeyForgotten,
+    /// Keys were sealed with the current key-encryption key.
+    KeysResealed,
 }
 
 impl Event {
@@ -61,6 +69,10 @@ impl Event {
             Self::UserDeactivated => "user_deactivated",
             Self::UserActivated => "user_activated",
             Self::KeyAdded => "key_added",
+            Self::KeyBroughtForward => "key_brought_forward",
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyForgotten => "key_forgotten",
+            Self::KeysResealed => "keys_resealed",
         }
     }
 }

@@ -8,9 +8,8 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::clock::DatabaseClock;
+use crate::{keys, random};
 
-/// How often the key ring is read anew: what an operator or another replica planned is known everywhere soon after.
-const KEYS: Duration = Duration::from_secs(5);
 /// How often the clock is compared with the database's.
 const CLOCK: Duration = Duration::from_secs(30);
 
@@ -19,13 +18,14 @@ pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>) {
     tokio::spawn({
         let app = Arc::clone(app);
         async move {
-            let mut ticks = ticks(KEYS);
+            let mut ticks = ticks(keys::POLL);
             loop {
                 ticks.tick().await;
-                app.keyring.reload(app.clock.now()).await;
+                app.keyring.poll(app.clock.now()).await;
             }
         }
     });
+    tokio::spawn(keep_keys(Arc::clone(app)));
     tokio::spawn({
         let (app, clock) = (Arc::clone(app), Arc::clone(clock));
         async move {
@@ -49,6 +49,20 @@ async fn stamp(app: Arc<App>) {
         ticks.tick().await;
         if let Err(error) = app.sessions.stamp(app.clock.now()).await {
             tracing::warn!(error = %error, "the service clock was not stamped");
+        }
+    }
+}
+
+async fn keep_keys(app: Arc<App>) {
+    let interval = app.keyring.upkeep_interval();
+    let mut ticks = ticks(interval);
+    loop {
+        ticks.tick().await;
+        // Replicas that started together need not make a key each, of which one counts.
+        let jitter = random::bytes::<1>().map_or(0, |[byte]| u32::from(byte));
+        tokio::time::sleep(interval / 4 * jitter / 256).await;
+        if let Err(error) = app.keyring.upkeep(app.clock.now()).await {
+            tracing::error!(error = %error, "the key ring is not kept up");
         }
     }
 }

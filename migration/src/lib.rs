@@ -13,6 +13,7 @@ use sea_orm_migration::sea_orm::{
 mod m20261124_000001_baseline;
 mod m20261124_000002_adoption;
 mod m20261124_000003_service_clock;
+mod m20261124_000004_key_rotation;
 mod seed;
 
 pub use seed::{PREFIX, begin_takeover, require_seed, set_aside};
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000001_baseline::Migration),
             Box::new(m20261124_000002_adoption::Migration),
             Box::new(m20261124_000003_service_clock::Migration),
+            Box::new(m20261124_000004_key_rotation::Migration),
         ]
     }
 }

@@ -105,6 +105,7 @@ impl From<app::Error> for Error {
     fn from(error: app::Error) -> Self {
         match error {
             app::Error::Keys(keys::Error::Faults(_) | keys::Error::Key(_)) => Self::Configuration(error.to_string()),
+            app::Error::Keys(keys::Error::Refused(fault)) => Self::Input(fault),
             app::Error::Keys(keys::Error::Storage(error)) => error.into(),
             app::Error::Keys(keys::Error::NoSigner | keys::Error::Unread) | app::Error::Accounts(_) => {
                 Self::Internal(error.to_string())

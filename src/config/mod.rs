@@ -18,7 +18,7 @@ mod legacy;
 mod sections;
 mod validate;
 
-pub(crate) use validate::encryption_key;
+pub(crate) use validate::{encryption_key, keys_announced_for};
 
 pub use sections::{
     Algorithm, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile, Refresh,
@@ -29,7 +29,7 @@ pub use sections::{
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "AUTHSERVICE__";
 /// Settings that are never shown and may be given as a file.
-const SECRETS: [&str; 2] = ["database.url", "keys.encryption_key"];
+const SECRETS: [&str; 3] = ["database.url", "keys.encryption_key", "keys.previous_encryption_key"];
 
 /// The effective configuration.
 #[derive(Debug, Clone, Deserialize)]

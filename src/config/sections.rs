@@ -105,11 +105,15 @@ pub struct Passwords {
 pub struct Keys {
     pub directory: PathBuf,
     pub encryption_key: SecretString,
+    pub previous_encryption_key: SecretString,
     pub private_key_path: PathBuf,
     pub public_key_path: PathBuf,
     pub algorithm: Algorithm,
     pub rsa_bits: u32,
     pub jwks_max_age_seconds: u64,
+    pub rotate_after_seconds: i64,
+    pub announce_seconds: i64,
+    pub retain_seconds: i64,
 }
 
 /// A JWS algorithm (RFC 7518 3.1, RFC 8037 3.1) that access tokens may be signed with.

@@ -12,7 +12,7 @@ use super::{Draft, network};
 const YEAR: i64 = 365 * 24 * 3600;
 
 /// Integers: setting, least, most.
-const RANGES: [(&str, i64, i64); 26] = [
+const RANGES: [(&str, i64, i64); 29] = [
     ("server.port", 0, 65535),
     ("server.drain_seconds", 0, 300),
     ("server.shutdown_seconds", 1, 300),
@@ -35,6 +35,9 @@ const RANGES: [(&str, i64, i64); 26] = [
     ("passwords.queue_timeout_seconds", 1, 30),
     ("keys.rsa_bits", 2048, 4096),
     ("keys.jwks_max_age_seconds", 0, 86400),
+    ("keys.rotate_after_seconds", 0, 10 * YEAR),
+    ("keys.announce_seconds", 0, 30 * 24 * 3600),
+    ("keys.retain_seconds", 0, YEAR),
     ("limits.connections_per_address", 1, 1_000_000),
     ("limits.connections", 1, 1_000_000),
     ("limits.refreshes_per_minute", 1, 100_000),
@@ -81,6 +84,7 @@ pub(super) fn faults(draft: &Draft) -> Vec<String> {
     check("server.api_prefix", prefix(&text("server.api_prefix")));
     check("database.url", database_url(&text("database.url")));
     check("keys.encryption_key", encryption_key_fault(&text("keys.encryption_key")));
+    check("keys.previous_encryption_key", encryption_key_fault(&text("keys.previous_encryption_key")));
     check("log.level", log_level(&text("log.level")));
     let client_id = text("tokens.client_id");
     let is_client_id = (1..=255).contains(&client_id.chars().count());
@@ -106,6 +110,10 @@ pub(super) fn faults(draft: &Draft) -> Vec<String> {
 fn combinations(draft: &Draft) -> impl Iterator<Item = String> {
     let number = |path: &str| draft.value(path).as_integer().unwrap_or_default();
     let is = |path: &str, text: &str| draft.value(path).as_str() == Some(text);
+    let secret = |path: &str| encryption_key(&draft.value(path).as_str().unwrap_or_default().into());
+    let encryption_keys = [secret("keys.encryption_key"), secret("keys.previous_encryption_key")];
+    let (max_age, announce) = (number("keys.jwks_max_age_seconds"), number("keys.announce_seconds"));
+    let (retain, rotate_after) = (number("keys.retain_seconds"), number("keys.rotate_after_seconds"));
     let is_jwt_varying =
         is("refresh.format", "jwt") && (is("keys.algorithm", "PS256") || is("keys.algorithm", "ES256"));
     let rows = [
@@ -122,12 +130,34 @@ fn combinations(draft: &Draft) -> impl Iterator<Item = String> {
             "keys.algorithm must be RS256 or EdDSA while refresh.format is jwt: a retry gets the same bytes",
         ),
         (
+            announce > 0 && announce < max_age.saturating_mul(2),
+            "keys.announce_seconds must be at least twice keys.jwks_max_age_seconds: verifiers must have the key before it signs",
+        ),
+        (
+            rotate_after > 0 && rotate_after <= keys_announced_for(announce, max_age),
+            "keys.rotate_after_seconds must be longer than keys.announce_seconds (0: twice keys.jwks_max_age_seconds and a minute)",
+        ),
+        (
+            retain > 0 && retain < number("tokens.access_ttl_seconds").saturating_add(number("tokens.leeway_seconds")),
+            "keys.retain_seconds must be at least tokens.access_ttl_seconds and tokens.leeway_seconds together: verifiers need the \
+             key until its last token has expired",
+        ),
+        (
+            encryption_keys[0].is_some() && encryption_keys[0] == encryption_keys[1],
+            "keys.previous_encryption_key must differ from keys.encryption_key",
+        ),
+        (
             number("limits.connections_per_address") > number("limits.connections"),
             "limits.connections_per_address must not be more than limits.connections",
         ),
         (number("server.port") == 0 && is("server.issuer", ""), "server.issuer must be set when server.port is 0"),
     ];
     rows.into_iter().filter(|(is_fault, _)| *is_fault).map(|(_, fault)| fault.to_owned())
+}
+
+/// How long a key is announced before it signs: a verifier that caches the set for its max-age has then read it twice.
+pub(crate) fn keys_announced_for(setting: i64, max_age: i64) -> i64 {
+    if setting == 0 { max_age.saturating_mul(2).saturating_add(60) } else { setting }
 }
 
 /// RFC 8414 2: an https URL without query or fragment. Loopback may be http.

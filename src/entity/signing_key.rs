@@ -18,6 +18,8 @@ pub struct Model {
     pub retained_at: Option<ChronoDateTimeUtc>,
     pub unpublished_at: Option<ChronoDateTimeUtc>,
     pub gone_at: Option<ChronoDateTimeUtc>,
+    pub is_imported: bool,
+    pub revoked_at: Option<ChronoDateTimeUtc>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 
 use super::key::{self, Fault, PrivateKey};
-use super::seal::KeyEncryptionKey;
+use super::seal::{EncryptionKeys, KeyEncryptionKey};
 use crate::config::{self, encryption_key};
 use crate::random;
 
@@ -25,8 +25,24 @@ pub(super) struct Found {
     pub(super) public: Vec<(PathBuf, String)>,
 }
 
-/// Reads the key-encryption key from the setting or its file; `None` when there is neither.
-pub(super) fn encryption_key_of(config: &config::Keys) -> Result<Option<KeyEncryptionKey>, Fault> {
+/// Reads the key-encryption key from the setting or its file, and the previous one if it is set; `None` when there is none.
+pub(super) fn encryption_keys_of(config: &config::Keys) -> Result<Option<EncryptionKeys>, Fault> {
+    encryption_key_of(config)?.map(|current| with_previous(current, config)).transpose()
+}
+
+/// Makes the key-encryption key and its file (exclusively, mode 0600). For an empty ring only.
+pub(super) fn make_encryption_keys(config: &config::Keys) -> Result<EncryptionKeys, Fault> {
+    with_previous(make_encryption_key(config)?, config)
+}
+
+fn with_previous(current: KeyEncryptionKey, config: &config::Keys) -> Result<EncryptionKeys, Fault> {
+    let previous = &config.previous_encryption_key;
+    let is_set = !previous.expose_secret().is_empty();
+    let previous = is_set.then(|| decode(previous, "keys.previous_encryption_key")).transpose()?;
+    EncryptionKeys::new(current, previous)
+}
+
+fn encryption_key_of(config: &config::Keys) -> Result<Option<KeyEncryptionKey>, Fault> {
     if !config.encryption_key.expose_secret().is_empty() {
         return decode(&config.encryption_key, "keys.encryption_key").map(Some);
     }
@@ -38,8 +54,7 @@ pub(super) fn encryption_key_of(config: &config::Keys) -> Result<Option<KeyEncry
     decode(&text, &path.display().to_string()).map(Some)
 }
 
-/// Makes the key-encryption key and its file (exclusively, mode 0600). For an empty ring only.
-pub(super) fn make_encryption_key(config: &config::Keys) -> Result<KeyEncryptionKey, Fault> {
+fn make_encryption_key(config: &config::Keys) -> Result<KeyEncryptionKey, Fault> {
     let path = config.directory.join(ENCRYPTION_KEY);
     let at = |error: std::io::Error| Fault(format!("{}: {error}", path.display()));
     let bytes: [u8; 32] = random::bytes().map_err(|error| Fault(error.to_string()))?;
@@ -99,6 +114,13 @@ fn sort_in(path: &Path, config: &config::Keys, found: &mut Found) -> Result<(), 
     require_private(path)?;
     found.private.push((path.to_owned(), PrivateKey::from_pem(&pem, config.algorithm)?));
     Ok(())
+}
+
+/// Reads the private key of one file, which must be fit for the algorithm of the setting.
+pub(super) fn private_key(path: &Path, config: &config::Keys) -> Result<PrivateKey, Fault> {
+    let pem = Zeroizing::new(read_private(path)?);
+    let key = PrivateKey::from_pem(&pem, config.algorithm).and_then(|key| key.require(config.algorithm).map(|()| key));
+    key.map_err(|Fault(fault)| Fault(format!("{}: {fault}", path.display())))
 }
 
 fn decode(text: &SecretString, source: &str) -> Result<KeyEncryptionKey, Fault> {

@@ -148,6 +148,11 @@ impl PrivateKey {
         Ok(thumbprint(&public_members(&self.key)?))
     }
 
+    /// The public half as PEM (RFC 7468 13).
+    pub(super) fn public_pem(&self) -> Result<String, Fault> {
+        Ok(String::from_utf8_lossy(&self.key.public_key_to_pem()?).into_owned())
+    }
+
     /// Builds the signer and the verifier.
     pub(super) fn prepare(&self) -> Result<Key, Fault> {
         let members = public_members(&self.key)?;

@@ -5,44 +5,77 @@
 //! verification until the last refresh token is), and **gone** at `gone_at`. A state is a comparison with the clock, so a planned
 //! change happens everywhere at once. A partial unique index keeps one key of each purpose without a planned end: the newest.
 //!
-//! Knows no HTTP and no claims.
+//! What is not planned, a revoked key, is known by polling: every replica reads the plans twice a second, and a replica that could
+//! not signs nothing. Knows no HTTP and no claims.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use moka::future::Cache;
 use sea_orm::{DbErr, FromQueryResult};
 
 use crate::config;
-use crate::db::Db;
 use crate::entity::signing_key::Model;
 
 mod directory;
 mod key;
 mod mac;
+mod management;
 mod open;
+mod plan;
+mod ring;
+mod rotation;
 mod seal;
 mod store;
+mod succession;
 
 pub use key::{Fault, Key};
 pub use mac::MacKey;
+pub use management::{Exported, Listed, Management, Resealed, Revoked, Succeeded};
 pub use open::imported_kid;
+pub use plan::State;
+pub use ring::AnyKey;
+pub use seal::SealedBy;
 
-use key::PrivateKey;
-use seal::KeyEncryptionKey;
+use ring::Ring;
+use seal::Unopened;
+use succession::Succession;
 
-/// The purpose of keys that sign JWTs.
-const SIGNING: &str = "signing";
-/// The purpose of keys that authenticate opaque refresh tokens.
-const REFRESH: &str = "refresh";
-/// How often a miss may ask the database, and how often the ring is read anew anyway.
+/// How often the plans of the keys are read, so that a revoked key is refused within a second.
+pub const POLL: Duration = Duration::from_millis(500);
+/// How often a kid that is not in the ring may make it be read anew.
 const RELOAD: Duration = Duration::from_secs(1);
+/// Whoever has not read the ring for longer does not sign.
+const LEASE: TimeDelta = TimeDelta::seconds(1);
 
-/// Why the ring is not usable.
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Signs JWTs.
+    Signing,
+    /// Authenticates opaque refresh tokens.
+    Refresh,
+}
+
+impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Self; 2] = [Self::Signing, Self::Refresh];
+
+    /// The word in the database and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signing => "signing",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
+/// Why the ring is not usable, or not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The files, settings and rows do not fit together: an operator must act. The process exits with 78.
@@ -51,6 +84,9 @@ pub enum Error {
     /// A key could not be made or used.
     #[error("key: {0}")]
     Key(#[from] Fault),
+    /// What an operator asked for cannot be done; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
     /// The database answered with an error.
     #[error("storage: {0}")]
     Storage(#[from] DbErr),
@@ -73,41 +109,27 @@ pub struct Adoption {
 
 /// The key ring.
 pub struct Keyring {
-    db: Db,
     adoption: Option<Adoption>,
-    encryption_key: KeyEncryptionKey,
+    succession: Succession,
     /// The ring as last read: what every request uses, also while the database is away.
-    ring: RwLock<Arc<Ring>>,
+    ring: RwLock<Reading>,
+    /// Numbers the readings, so that a slow one does not undo a later one.
+    readings: AtomicU64,
+    /// The last poll failed: reported once.
+    is_unread: AtomicBool,
     /// Lets one caller at a time read the ring, once a second at most.
     reload: Cache<(), bool>,
-    /// Keys by kid, so that a reload parses only what is new.
+    /// Keys by kid, so that a reading parses only what is new.
     parsed: Cache<String, AnyKey>,
     /// JWK Sets by the kids that are published.
     rendered: Cache<Vec<String>, Bytes>,
 }
 
-/// A key of either purpose.
-#[derive(Clone)]
-pub enum AnyKey {
-    /// Signs JWTs.
-    Signing(Arc<Key>),
-    /// Authenticates opaque refresh tokens.
-    Mac(Arc<MacKey>),
-}
-
 #[derive(Default)]
-struct Ring {
-    /// Newest first.
-    members: Vec<Member>,
-    by_kid: HashMap<String, usize>,
-}
-
-struct Member {
-    key: AnyKey,
-    signing_at: DateTime<Utc>,
-    retained_at: Option<DateTime<Utc>>,
-    unpublished_at: Option<DateTime<Utc>>,
-    gone_at: Option<DateTime<Utc>>,
+struct Reading {
+    number: u64,
+    read_at: DateTime<Utc>,
+    ring: Arc<Ring>,
 }
 
 impl fmt::Debug for Keyring {
@@ -117,6 +139,19 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
+    fn new(succession: Succession, adoption: Option<Adoption>) -> Self {
+        Self {
+            adoption,
+            succession,
+            ring: RwLock::default(),
+            readings: AtomicU64::new(0),
+            is_unread: AtomicBool::new(false),
+            reload: Cache::builder().max_capacity(1).time_to_live(RELOAD).build(),
+            parsed: Cache::builder().max_capacity(1024).build(),
+            rendered: Cache::builder().max_capacity(16).build(),
+        }
+    }
+
     /// The key that signs JWTs at `now`.
     pub fn signer(&self, now: DateTime<Utc>) -> Result<Arc<Key>, Error> {
         self.current().active(now).find_map(AnyKey::signing).cloned().ok_or(Error::NoSigner)
@@ -145,118 +180,72 @@ impl Keyring {
         Ok(self.current().find(kid, now))
     }
 
+    /// Errors unless the ring was read within the last second or can be read now: whoever cannot know whether a key was revoked
+    /// meanwhile must not sign with it.
+    pub async fn confirm(&self, now: DateTime<Utc>) -> Result<(), Error> {
+        let read_at = self.ring.read().unwrap_or_else(PoisonError::into_inner).read_at;
+        // A request that waited holds an older time than the reading; a clock that stepped back proves nothing.
+        let is_fresh = (-TimeDelta::minutes(1)..LEASE).contains(&(now - read_at));
+        if is_fresh || self.reload(now).await { Ok(()) } else { Err(Error::Unread) }
+    }
+
     /// The JWK Set of the public keys that are published at `now`.
     pub async fn jwk_set(&self, now: DateTime<Utc>) -> Bytes {
         let ring = self.current();
-        let published: Vec<&Key> = ring
-            .members
-            .iter()
-            .filter(|member| member.unpublished_at.is_none_or(|end| end > now))
-            .filter_map(|member| member.key.signing().map(Arc::as_ref))
-            .collect();
+        let published = ring.published(now);
         let kids = published.iter().map(|key| key.kid.clone()).collect();
-        self.rendered.get_with(kids, async move { render(&published) }).await
+        self.rendered.get_with(kids, async move { ring::render(&published) }).await
     }
 
     /// Reads the ring anew; many callers at once read it once. A database that does not answer leaves it as it was: false.
     pub async fn reload(&self, now: DateTime<Utc>) -> bool {
-        let reading = async {
-            match store::live_keys(self.db.reader(), now).await {
-                Ok(rows) => {
-                    self.take(rows).await;
-                    true
-                }
-                Err(error) => {
-                    tracing::warn!(error = %error, "the key ring was not read anew");
-                    false
-                }
-            }
+        self.reload.get_with((), self.poll(now)).await
+    }
+
+    /// Reads what is planned, and the keys when that has changed. A database that does not answer leaves the ring as it was: false.
+    pub async fn poll(&self, now: DateTime<Utc>) -> bool {
+        let read = self.read(now).await;
+        let was_unread = self.is_unread.swap(read.is_err(), Ordering::Relaxed);
+        match &read {
+            Err(error) if !was_unread => tracing::warn!(error = %error, "the key ring was not read anew"),
+            Ok(()) if was_unread => tracing::info!("the key ring is read again"),
+            _ => {}
+        }
+        read.is_ok()
+    }
+
+    async fn read(&self, now: DateTime<Utc>) -> Result<(), DbErr> {
+        let number = self.readings.fetch_add(1, Ordering::SeqCst) + 1;
+        let reader = self.succession.db.reader();
+        let ring = self.current();
+        let ring = if store::plans(reader, now).await? == ring.plans {
+            ring
+        } else {
+            Arc::new(self.ring_of(&store::live_keys(reader, now).await?).await)
         };
-        self.reload.get_with((), reading).await
+        let mut reading = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        if reading.number < number {
+            *reading = Reading { number, read_at: now, ring };
+        }
+        Ok(())
     }
 
     fn current(&self) -> Arc<Ring> {
-        Arc::clone(&self.ring.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner).ring)
     }
 
-    /// Makes `rows` the ring. A row that cannot be opened is left out and reported; the others work on.
-    async fn take(&self, rows: Vec<Model>) {
-        let mut members = Vec::new();
+    /// Opens what is new. A row that cannot be opened is left out and reported; the others work on.
+    async fn ring_of(&self, rows: &[Model]) -> Ring {
+        let mut keys = Vec::new();
         for row in rows {
-            let parsed = self.parsed.try_get_with(row.kid.clone(), async { self.parse(&row) }).await;
-            match parsed {
-                Ok(key) => members.push(Member {
-                    key,
-                    signing_at: row.signing_at,
-                    retained_at: row.retained_at,
-                    unpublished_at: row.unpublished_at,
-                    gone_at: row.gone_at,
-                }),
+            let parsed = self
+                .parsed
+                .try_get_with(row.kid.clone(), async { Ok::<_, Unopened>(self.succession.open(row)?.prepare()?) });
+            match parsed.await {
+                Ok(key) => keys.push((key, row.into())),
                 Err(error) => tracing::error!(key.id = row.kid, error = %error, "a key of the ring cannot be used"),
             }
         }
-        members.sort_by_key(|member| std::cmp::Reverse(member.signing_at));
-        let by_kid = members.iter().enumerate().map(|(index, member)| (member.key.kid().to_owned(), index)).collect();
-        *self.ring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(Ring { members, by_kid });
+        Ring::new(rows.iter().map(Into::into).collect(), keys)
     }
-
-    fn parse(&self, row: &Model) -> Result<AnyKey, Fault> {
-        let secret = self.encryption_key.open(&row.kid, &row.sealed_private)?;
-        if row.purpose == REFRESH {
-            return Ok(AnyKey::Mac(Arc::new(MacKey::new(row.kid.clone(), &secret)?)));
-        }
-        let algorithm = config::Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == row.algorithm);
-        let algorithm = algorithm.ok_or_else(|| Fault(format!("unknown algorithm of key {}", row.kid)))?;
-        Ok(AnyKey::Signing(Arc::new(PrivateKey::from_der(&secret, algorithm)?.prepare()?)))
-    }
-}
-
-impl AnyKey {
-    fn kid(&self) -> &str {
-        match self {
-            Self::Signing(key) => &key.kid,
-            Self::Mac(key) => &key.kid,
-        }
-    }
-
-    /// The key, if it signs JWTs.
-    #[must_use]
-    pub fn signing(&self) -> Option<&Arc<Key>> {
-        match self {
-            Self::Signing(key) => Some(key),
-            Self::Mac(_) => None,
-        }
-    }
-
-    /// The key, if it authenticates opaque tokens.
-    #[must_use]
-    pub fn mac(&self) -> Option<&Arc<MacKey>> {
-        match self {
-            Self::Mac(key) => Some(key),
-            Self::Signing(_) => None,
-        }
-    }
-}
-
-impl Ring {
-    /// Keys that make tokens at `now`, newest first: one of each purpose. A clock that stepped back behind the very first key
-    /// finds that one last.
-    fn active(&self, now: DateTime<Utc>) -> impl Iterator<Item = &AnyKey> {
-        let is_active =
-            move |member: &&Member| member.signing_at <= now && member.retained_at.is_none_or(|end| end > now);
-        let active = self.members.iter().filter(is_active);
-        let not_yet = self.members.iter().rev().filter(move |member| member.signing_at > now);
-        active.chain(not_yet).map(|member| &member.key)
-    }
-
-    fn find(&self, kid: &str, now: DateTime<Utc>) -> Option<AnyKey> {
-        let member = self.members.get(*self.by_kid.get(kid)?)?;
-        member.gone_at.is_none_or(|end| end > now).then(|| member.key.clone())
-    }
-}
-
-/// RFC 7517 5.
-fn render(published: &[&Key]) -> Bytes {
-    let keys: Vec<_> = published.iter().map(|key| &key.public_jwk).collect();
-    serde_json::json!({"keys": keys}).to_string().into()
 }

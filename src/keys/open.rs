@@ -1,36 +1,29 @@
-//! Opening the ring at the start: the key-encryption key, keys to import, the first keys, a changed algorithm.
+//! Opening the ring at the start: the key-encryption keys, keys to import, the first keys, a changed algorithm.
 
 use std::path::PathBuf;
-use std::sync::RwLock;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::{DateTime, TimeDelta, Utc};
-use moka::future::Cache;
-use sea_orm::SqlErr;
-use secrecy::zeroize::Zeroizing;
+use chrono::{DateTime, Utc};
 
 use super::key::{Fault, PrivateKey};
-use super::store::{self, Retirement};
-use super::{Error, Keyring, REFRESH, RELOAD, SIGNING, directory};
-use crate::audit::{self, Entry, Event};
+use super::plan::{Fitness, Schedule};
+use super::succession::{Succession, is_live, newest, of};
+use super::{Error, Keyring, Purpose, directory, store};
 use crate::config::{self, Algorithm, Config};
 use crate::db::Db;
 use crate::entity::signing_key::Model;
-use crate::{hmac, random};
 
 impl Keyring {
-    /// Opens the ring: finds or makes the key-encryption key, imports PEM files, makes the first key. Several replicas may do so at
+    /// Opens the ring: finds or makes the key-encryption key, imports PEM files, makes the first keys. Several replicas may do so at
     /// once; one of them adds the key. Changes nothing when anything does not fit.
     pub async fn open(db: Db, config: &Config, now: DateTime<Utc>) -> Result<Self, Error> {
-        let rows = store::live_keys(db.reader(), now).await?;
+        let mut rows = store::keys(db.reader()).await?;
         let found = directory::pem_files(&config.keys).map_err(Error::Faults)?;
-        let imported = missing_key(store::kids(db.reader()).await?, found, config.keys.algorithm)
-            .map_err(|fault| Error::Faults(vec![fault]))?;
-        let (is_empty, encryption_key) = (rows.is_empty(), directory::encryption_key_of(&config.keys)?);
-        let encryption_key = match encryption_key {
-            Some(key) => key,
-            None if is_empty => directory::make_encryption_key(&config.keys)?,
+        let known = rows.iter().map(|row| row.kid.clone()).collect();
+        let imported = missing_key(known, found, config.keys.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
+        rows.retain(|row| is_live(row, now));
+        let encryption_keys = match directory::encryption_keys_of(&config.keys)? {
+            Some(keys) => keys,
+            None if rows.is_empty() => directory::make_encryption_keys(&config.keys)?,
             None => {
                 return Err(Error::Faults(vec![Fault(format!(
                     "the database holds sealed keys, and there is no key to open them: set keys.encryption_key or restore {}",
@@ -38,135 +31,92 @@ impl Keyring {
                 ))]));
             }
         };
-        let keyring = Self {
-            adoption: store::adoption(db.reader()).await?,
-            db,
-            encryption_key,
-            ring: RwLock::default(),
-            reload: Cache::builder().max_capacity(1).time_to_live(RELOAD).build(),
-            parsed: Cache::builder().max_capacity(256).build(),
-            rendered: Cache::builder().max_capacity(16).build(),
-        };
-        keyring.require_own(&rows)?;
-        let newest = |purpose| rows.iter().find(|row| row.purpose == purpose && row.retained_at.is_none());
-        if newest(REFRESH).is_none() {
-            keyring.add_mac(now).await?;
-        }
-        keyring.add_signing(imported, newest(SIGNING), config, now).await?;
-        let rows = store::live_keys(keyring.db.reader(), now).await?;
-        keyring.require_own(&rows)?;
-        keyring.take(rows).await;
+        let adoption = store::adoption(db.reader()).await?;
+        let encryption_keys = Some(encryption_keys);
+        let succession = Succession { db, encryption_keys, schedule: Schedule::new(config) };
+        succession.require_own(&rows)?;
+        succession.fill(&rows, imported, now).await?;
+        let rows = store::live_keys(succession.db.reader(), now).await?;
+        succession.require_own(&rows)?;
+        let keyring = Self::new(succession, adoption);
+        keyring.read(now).await?;
+        keyring.require_makers(&rows, now)?;
         Ok(keyring)
     }
 
-    /// The check value: every row was sealed with our key-encryption key.
-    fn require_own(&self, rows: &[Model]) -> Result<(), Error> {
-        let id = self.encryption_key.id()?;
-        if rows.iter().all(|row| row.encryption_key_id == id) {
+    /// Errors when the newest key of a purpose is not ours to use and no other may make tokens.
+    fn require_makers(&self, rows: &[Model], now: DateTime<Utc>) -> Result<(), Error> {
+        let makes = |purpose| match purpose {
+            Purpose::Signing => self.signer(now).is_ok(),
+            Purpose::Refresh => self.mac(now).is_ok(),
+        };
+        let faults: Vec<Fault> = Purpose::ALL
+            .into_iter()
+            .filter(|purpose| !makes(*purpose))
+            .filter_map(|purpose| newest(rows, purpose))
+            .map(|row| {
+                let (kid, id) = (&row.kid, &row.encryption_key_id);
+                Fault(format!(
+                    "the {} key {kid} cannot be opened and no other may be used: set the key-encryption key that sealed it ({id}) \
+                     as keys.encryption_key or keys.previous_encryption_key; if that is lost, `authservice keys revoke {kid}`",
+                    row.purpose
+                ))
+            })
+            .collect();
+        if faults.is_empty() { Ok(()) } else { Err(Error::Faults(faults)) }
+    }
+}
+
+impl Succession {
+    /// The check value: a key-encryption key that opens no row is not the one that sealed them. A few rows that cannot be opened
+    /// do not stop the others.
+    pub(super) fn require_own(&self, rows: &[Model]) -> Result<(), Error> {
+        let mut fitness = rows.iter().map(|row| self.fitness(row));
+        if rows.is_empty() || fitness.any(|is| is == Fitness::Usable) {
             return Ok(());
         }
-        Err(Error::Faults(vec![Fault(
+        let is_foreign = rows.iter().any(|row| self.fitness(row) == Fitness::Foreign);
+        let fault = if is_foreign {
             "the key-encryption key is not the one that sealed the keys in the database; nothing was changed"
-                .to_owned(),
-        )]))
+        } else {
+            "every key in the database is damaged; nothing was changed: restore it, or revoke them with `authservice keys revoke`"
+        };
+        Err(Error::Faults(vec![Fault(fault.to_owned())]))
     }
 
-    /// Adds the imported key, the first key of an empty ring, or one of the algorithm that the setting now names. Into an empty ring it
-    /// signs at once, else it is announced first and succeeds `newest`.
-    async fn add_signing(
+    /// Makes the first keys and mends what does not fit. An imported key, or one of the algorithm that the setting now names, signs at
+    /// once in an empty ring, else it is announced and succeeds the newest.
+    pub(super) async fn fill(
         &self,
+        rows: &[Model],
         imported: Option<PrivateKey>,
-        newest: Option<&Model>,
-        config: &Config,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let (algorithm, bits) = (config.keys.algorithm, config.keys.rsa_bits);
-        if imported.is_none() && newest.is_some_and(|newest| newest.algorithm == algorithm.name()) {
+        self.settle(rows, Purpose::Refresh, None, now).await?;
+        let is_first = of(rows, Purpose::Signing).next().is_none();
+        let spare = imported.as_ref().filter(|_| is_first).map(|key| self.signing(key, true)).transpose()?;
+        self.settle(rows, Purpose::Signing, spare, now).await?;
+
+        let rows = store::live_keys(self.db.reader(), now).await?;
+        let Some(newest) = newest(&rows, Purpose::Signing).filter(|row| self.fitness(row) == Fitness::Usable) else {
+            return Ok(());
+        };
+        let is_wanted = match &imported {
+            Some(key) => key.kid().map(|kid| rows.iter().all(|row| row.kid != kid))?,
+            None => newest.algorithm != self.schedule.algorithm.name(),
+        };
+        if !is_wanted {
             return Ok(());
         }
-        if let Some(waiting) = newest.filter(|newest| newest.signing_at > now) {
-            let kid = &waiting.kid;
-            tracing::warn!(key.id = kid, "this key is announced already; another one is added at a later start");
+        if newest.signing_at > now {
+            tracing::warn!(key.id = newest.kid, "this key is announced already; another one is added at a later start");
             return Ok(());
         }
-        let key = match imported {
-            Some(key) => key,
-            None => tokio::task::spawn_blocking(move || PrivateKey::generate(algorithm, bits))
-                .await
-                .map_err(|error| Fault(error.to_string()))??,
+        let candidate = match imported {
+            Some(key) => self.signing(&key, true)?,
+            None => self.make(Purpose::Signing).await?,
         };
-        let kid = key.kid()?;
-        // Verifiers that cache the JWK Set for its max-age have read it twice by then.
-        let max_age = TimeDelta::seconds(i64::try_from(config.keys.jwks_max_age_seconds).unwrap_or(i64::MAX));
-        let signing_at = newest.map_or(now, |_| now + max_age * 2 + TimeDelta::seconds(60));
-        let row = Model {
-            kid: kid.clone(),
-            purpose: SIGNING.to_owned(),
-            algorithm: key.algorithm.name().to_owned(),
-            public_jwk: key.prepare()?.public_jwk.to_string(),
-            signing_at,
-            ..self.row(kid, &Zeroizing::new(key.to_der()?), now)?
-        };
-        let plan = Retirement {
-            end_of_signing: signing_at,
-            unpublished_at: signing_at + TimeDelta::seconds(config.tokens.access_ttl_seconds + 120),
-            gone_at: signing_at + TimeDelta::seconds(config.refresh.absolute_ttl_seconds),
-        };
-        self.insert(row, newest.map(|newest| (newest, plan)), now).await
-    }
-
-    /// Makes the key that authenticates opaque refresh tokens.
-    async fn add_mac(&self, now: DateTime<Utc>) -> Result<(), Error> {
-        let random = |error: random::Error| Fault(error.to_string());
-        let kid = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<8>().map_err(random)?);
-        let secret = Zeroizing::new(random::bytes::<{ hmac::LENGTH }>().map_err(random)?);
-        let row = Model {
-            purpose: REFRESH.to_owned(),
-            algorithm: "HS256".to_owned(),
-            ..self.row(kid, secret.as_slice(), now)?
-        };
-        self.insert(row, None, now).await
-    }
-
-    /// A row that signs from `now`, sealed.
-    fn row(&self, kid: String, secret: &[u8], now: DateTime<Utc>) -> Result<Model, Error> {
-        Ok(Model {
-            sealed_private: self.encryption_key.seal(&kid, secret)?,
-            encryption_key_id: self.encryption_key.id()?,
-            kid,
-            purpose: String::new(),
-            algorithm: String::new(),
-            public_jwk: String::new(),
-            announced_at: now,
-            signing_at: now,
-            retained_at: None,
-            unpublished_at: None,
-            gone_at: None,
-        })
-    }
-
-    /// Commits a key and the plan of its predecessor. Does nothing when another replica was first: its key counts.
-    async fn insert(
-        &self,
-        row: Model,
-        predecessor: Option<(&Model, Retirement)>,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
-        let (kid, signing_at) = (row.kid.clone(), row.signing_at);
-        let tx = self.db.begin().await?;
-        if let Some((predecessor, plan)) = predecessor
-            && !store::retain_key(&tx, &predecessor.kid, &plan).await?
-        {
-            return Ok(());
-        }
-        match store::insert_key(&tx, row).await {
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => return Ok(()),
-            other => other?,
-        }
-        let details = Some(serde_json::json!({"kid": kid, "signing_at": signing_at}));
-        audit::record(&tx, now, Event::KeyAdded, Entry { details, ..Entry::default() }).await?;
-        tx.commit().await?;
-        tracing::info!(key.id = kid, signing_at = %signing_at, "a key came into the ring");
+        self.succeed(candidate, &newest.kid, now + self.schedule.announce, now).await?;
         Ok(())
     }
 }

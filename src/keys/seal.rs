@@ -7,11 +7,90 @@ use openssl::symm::{Cipher, decrypt_aead, encrypt_aead};
 use secrecy::zeroize::Zeroizing;
 
 use super::key::Fault;
+use crate::entity::signing_key::Model;
 use crate::{hmac, random};
 
 const VERSION: u8 = 1;
 const NONCE: usize = 12;
 const TAG: usize = 16;
+
+/// Why a row cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unopened {
+    /// Neither of our key-encryption keys sealed it.
+    #[error("the key {kid} was sealed with another key-encryption key ({id})")]
+    Foreign { kid: String, id: String },
+    /// A newer release made it.
+    #[error("{0}")]
+    Unknown(Fault),
+    /// Sealed with a key of ours, and not what was sealed.
+    #[error("{0}")]
+    Damaged(#[from] Fault),
+}
+
+/// The key-encryption key, and the one before it while one succeeds the other.
+pub(super) struct EncryptionKeys {
+    current: KeyEncryptionKey,
+    previous: Option<KeyEncryptionKey>,
+}
+
+/// Which of the key-encryption keys sealed a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealedBy {
+    /// The one in use.
+    Current,
+    /// The one before.
+    Previous,
+    /// None that this process has.
+    Unknown,
+}
+
+impl SealedBy {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Previous => "previous",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl EncryptionKeys {
+    pub(super) fn new(current: KeyEncryptionKey, previous: Option<KeyEncryptionKey>) -> Result<Self, Fault> {
+        if let Some(previous) = &previous
+            && previous.id()? == current.id()?
+        {
+            return Err(Fault("keys.previous_encryption_key is the current key-encryption key".to_owned()));
+        }
+        Ok(Self { current, previous })
+    }
+
+    /// Seals with the current key; returns its id too.
+    pub(super) fn seal(&self, kid: &str, plain: &[u8]) -> Result<(Vec<u8>, String), Fault> {
+        Ok((self.current.seal(kid, plain)?, self.current.id()?))
+    }
+
+    /// Opens with the key that sealed.
+    pub(super) fn open(&self, row: &Model) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        let key = match (self.sealed_by(row)?, &self.previous) {
+            (SealedBy::Current, _) => &self.current,
+            (SealedBy::Previous, Some(previous)) => previous,
+            _ => return Err(Unopened::Foreign { kid: row.kid.clone(), id: row.encryption_key_id.clone() }),
+        };
+        Ok(key.open(&row.kid, &row.sealed_private)?)
+    }
+
+    pub(super) fn sealed_by(&self, row: &Model) -> Result<SealedBy, Fault> {
+        if row.encryption_key_id == self.current.id()? {
+            return Ok(SealedBy::Current);
+        }
+        let is_previous =
+            self.previous.as_ref().map(KeyEncryptionKey::id).transpose()?.is_some_and(|id| id == row.encryption_key_id);
+        Ok(if is_previous { SealedBy::Previous } else { SealedBy::Unknown })
+    }
+}
 
 /// The key that seals private keys.
 pub(super) struct KeyEncryptionKey(Zeroizing<[u8; 32]>);
@@ -37,7 +116,7 @@ impl KeyEncryptionKey {
     }
 
     pub(super) fn open(&self, kid: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let damaged = || Fault(format!("the sealed key {kid} is damaged or was sealed with another key"));
+        let damaged = || Fault(format!("the sealed key {kid} is damaged"));
         let (version, rest) = sealed.split_first().ok_or_else(damaged)?;
         if *version != VERSION || rest.len() < NONCE + TAG {
             return Err(damaged());

@@ -155,15 +155,19 @@ impl Tokens {
 
     /// Issues both tokens of an answer.
     pub async fn pair(&self, grant: &Grant, refresh: &RefreshGrant, now: DateTime<Utc>) -> Result<Pair, Error> {
+        self.keyring.confirm(now).await?;
+        let refresh_key = match self.keyring.find(&refresh.key_id, now).await? {
+            Some(key) => key,
+            // If the key of this generation was revoked meanwhile, the newest signs.
+            None => self.keyring.find(&self.refresh_key_id(now)?, now).await?.ok_or(keys::Error::NoSigner)?,
+        };
         let signer = self.keyring.signer(now)?;
         let expires_at = grant.absolute_end.min(now + TimeDelta::seconds(self.settings.access_ttl_seconds));
         Ok(Pair {
             access: self.access(&signer, grant, now, expires_at)?,
-            refresh: match self.keyring.find(&refresh.key_id, now).await? {
-                Some(AnyKey::Mac(key)) => opaque::issue(&key, refresh)?,
-                Some(AnyKey::Signing(key)) => self.refresh(&key, grant, refresh)?,
-                // If the key of this generation was revoked meanwhile, the newest signs.
-                None => self.refresh(&signer, grant, refresh)?,
+            refresh: match refresh_key {
+                AnyKey::Mac(key) => opaque::issue(&key, refresh)?,
+                AnyKey::Signing(key) => self.refresh(&key, grant, refresh)?,
             },
             expires_in: (expires_at - now).num_seconds(),
         })

@@ -1,5 +1,6 @@
 //! The keys: what the world sees of them, what lies in their directory, how one succeeds another, and what stops the start.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,23 +9,27 @@ use authservice::app::{App, Error};
 use authservice::clock::{self, Clock as _, TestClock};
 use authservice::config::Config;
 use authservice::db::Db;
+use authservice::keys::{Management, Purpose};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
 use openssl::rsa::Rsa;
-use sea_orm::EntityTrait as _;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::Engine;
 use crate::support::database::Database;
+use crate::support::{Engine, TestApp};
 
 mod directory;
 mod discovery;
 mod jwks;
 mod refused;
+mod revocation;
 mod ring;
+mod rotation;
+mod sealed;
 
 /// A migrated database and a directory of keys, without a server.
 struct Place {
@@ -110,6 +115,34 @@ impl Place {
     fn advance(&self, seconds: i64) {
         self.clock.advance(TimeDelta::seconds(seconds));
     }
+}
+
+/// The kids of the JWK Set that a server publishes.
+async fn published(app: &TestApp) -> BTreeSet<String> {
+    let set = app.get("/.well-known/jwks.json").await.json();
+    set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What an operator has at hand beside a server.
+fn operator(app: &App) -> Management {
+    Management::new(app.db.clone(), &app.config).unwrap()
+}
+
+/// The kid of the key that makes tokens of a kind.
+fn maker(app: &App, purpose: Purpose) -> String {
+    let now = app.clock.now();
+    match purpose {
+        Purpose::Signing => app.keyring.signer(now).unwrap().kid.clone(),
+        Purpose::Refresh => app.keyring.mac(now).unwrap().kid.clone(),
+    }
+}
+
+/// Spoils the private half of a key.
+async fn damage(db: &Db, kid: &str) {
+    use authservice::entity::signing_key::{Column, Entity};
+    let update = Entity::update_many().col_expr(Column::SealedPrivate, Expr::value(vec![1_u8; 60]));
+    let done = update.filter(Column::Kid.eq(kid)).exec(db.writer()).await.unwrap();
+    assert_eq!(done.rows_affected, 1);
 }
 
 fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) {

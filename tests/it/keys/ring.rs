@@ -10,21 +10,15 @@ use openssl::hash::MessageDigest;
 use openssl::sign::Signer;
 use serde_json::Value;
 
-use super::{Place, encode, kid, known, rsa, write};
+use super::{Place, encode, kid, known, published, rsa, write};
 use crate::support::{Engine, TestApp, claims, jwt_header};
 
 /// Two readings of the set by a verifier that caches it for its max-age of 300 s, and a minute.
 const ANNOUNCED: i64 = 2 * 300 + 60;
 /// The last access token of 900 s, and two minutes for clocks that differ.
 const PUBLISHED: i64 = 900 + 120;
-/// The last refresh token.
-const RETAINED: i64 = 180 * 24 * 3600;
-
-/// The kids of the JWK Set that a server publishes.
-async fn published(app: &TestApp) -> BTreeSet<String> {
-    let set = app.get("/.well-known/jwks.json").await.json();
-    set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
-}
+/// The last refresh token, and two minutes.
+const RETAINED: i64 = 180 * 24 * 3600 + 120;
 
 fn kids(kids: &[&String]) -> BTreeSet<String> {
     kids.iter().map(|kid| (*kid).clone()).collect()
