@@ -1,11 +1,13 @@
 //! Resource servers that are strangers to us verify our access tokens with nothing but the JWK Set: `PyJWT` and `jose`.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use authservice::keys::{Management, Purpose, Succeeded};
 use serde_json::Value;
 
-use crate::support::{Engine, TestApp, claims, each_engine_with};
+use crate::support::{Engine, TestApp, claims, each_engine_with, jwt_header};
 
 /// A library that verifies.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +86,56 @@ async fn strangers_verify_a_token_for_their_own_audience() {
         }
     })
     .await;
+}
+
+/// RFC 7517 4.5: across a rotation, strangers verify what either key signed, each by its kid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_verify_across_a_rotation() {
+    let algorithm = [("AUTHSERVICE__KEYS__ALGORITHM", "EdDSA")];
+    let app = TestApp::start(Engine::Sqlite, &algorithm).await;
+    let before = app.alice().await.access;
+    let keys = Management::new(app.app.db.clone(), &app.app.config).unwrap();
+    keys.rotate(Purpose::Signing, true, app.now()).await.unwrap();
+    assert!(app.app.keyring.poll(app.now()).await);
+    let after = app.sign_in("alice@example.com").await.access;
+    assert_ne!(jwt_header(&before)["kid"], jwt_header(&after)["kid"]);
+    for verifier in Verifier::ALL {
+        for token in [&before, &after] {
+            assert_eq!(verifier.verify(&app, &app.issuer, "EdDSA", token).await, Ok(claims(token)), "{verifier:?}");
+        }
+    }
+}
+
+/// RFC 7518 3.3 and 3.5: the largest RSA key that is accepted, brought by an operator, with each algorithm it may be used with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_verify_with_an_imported_key_of_4096_bits() {
+    let key = openssl::rsa::Rsa::generate(4096).unwrap();
+    for (algorithm, format) in [("RS256", "jwt"), ("PS256", "opaque")] {
+        let settings = [("AUTHSERVICE__KEYS__ALGORITHM", algorithm), ("AUTHSERVICE__REFRESH__FORMAT", format)];
+        let app = TestApp::start(Engine::Sqlite, &settings).await;
+        let file = app.directory().join("large.pem");
+        std::fs::write(&file, key.private_key_to_pem().unwrap()).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let keys = Management::new(app.app.db.clone(), &app.app.config).unwrap();
+        let imported = keys.import(&file, app.now()).await.unwrap();
+        let Succeeded::By { kid, .. } = imported else { panic!("{imported:?}") };
+        // Announced; strangers have clocks of their own, so it is hurried instead of waited for.
+        keys.rotate(Purpose::Signing, true, app.now()).await.unwrap();
+        assert!(app.app.keyring.poll(app.now()).await);
+
+        let pair = app.alice().await;
+
+        assert_eq!(jwt_header(&pair.access)["kid"], kid);
+        let set = app.get("/.well-known/jwks.json").await.json();
+        let published = set["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid).unwrap();
+        assert_eq!(published["n"].as_str().unwrap().len(), 683, "512 bytes as base64url");
+        for verifier in Verifier::ALL {
+            let verdict = verifier.verify(&app, &app.issuer, algorithm, &pair.access).await;
+            assert_eq!(verdict, Ok(claims(&pair.access)), "{verifier:?} with {algorithm}");
+        }
+        let next = app.refresh(&pair.refresh).await.pair();
+        assert_eq!(app.me(&next.access).await.status, 200);
+    }
 }
 
 /// RFC 8725 3.3, 3.9 and 3.11: a changed bit, another audience, another kind.
