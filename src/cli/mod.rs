@@ -10,10 +10,11 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Faults};
 use crate::db::Db;
-use crate::{accounts, app, keys, sessions};
+use crate::{accounts, app, sessions};
 
 mod adopt;
 mod config;
+mod keys;
 mod migrate;
 mod serve;
 mod users;
@@ -44,6 +45,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: config::Settings,
+    },
+    /// List and manage signing keys
+    Keys {
+        #[command(subcommand)]
+        command: keys::Keys,
     },
     /// List and manage users
     Users {
@@ -104,13 +110,21 @@ impl From<sea_orm::DbErr> for Error {
 impl From<app::Error> for Error {
     fn from(error: app::Error) -> Self {
         match error {
-            app::Error::Keys(keys::Error::Faults(_) | keys::Error::Key(_)) => Self::Configuration(error.to_string()),
-            app::Error::Keys(keys::Error::Refused(fault)) => Self::Input(fault),
-            app::Error::Keys(keys::Error::Storage(error)) => error.into(),
-            app::Error::Keys(keys::Error::NoSigner | keys::Error::Unread) | app::Error::Accounts(_) => {
+            app::Error::Keys(crate::keys::Error::Faults(_) | crate::keys::Error::Key(_)) => {
+                Self::Configuration(error.to_string())
+            }
+            app::Error::Keys(crate::keys::Error::Refused(fault)) => Self::Input(fault),
+            app::Error::Keys(crate::keys::Error::Storage(error)) => error.into(),
+            app::Error::Keys(crate::keys::Error::NoSigner | crate::keys::Error::Unread) | app::Error::Accounts(_) => {
                 Self::Internal(error.to_string())
             }
         }
+    }
+}
+
+impl From<crate::keys::Error> for Error {
+    fn from(error: crate::keys::Error) -> Self {
+        app::Error::from(error).into()
     }
 }
 
@@ -183,6 +197,7 @@ fn execute(cli: Cli) -> Result<(), Error> {
         match cli.command {
             Command::Serve(serve) => serve.run(config).await,
             Command::Migrate { command } => command.run(&config).await,
+            Command::Keys { command } => command.run(&config).await,
             Command::Users { command } => command.run(&config).await,
             Command::Adopt(adopt) => adopt.run(config).await,
             Command::Config { .. } => Ok(()),

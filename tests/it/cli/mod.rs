@@ -15,6 +15,7 @@ use crate::support::Engine;
 use crate::support::database::Database;
 
 mod config;
+mod keys;
 mod migrate;
 mod process;
 mod serve;
@@ -210,7 +211,7 @@ fn free_port() -> u16 {
 #[test]
 fn every_command_explains_itself_whatever_the_environment() {
     let operator = Operator::new().with("AUTHSERVICE__SERVER__PORT", "wrong");
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["serve"],
         &["adopt"],
@@ -220,6 +221,13 @@ fn every_command_explains_itself_whatever_the_environment() {
         &["config"],
         &["config", "check"],
         &["config", "show"],
+        &["keys"],
+        &["keys", "list"],
+        &["keys", "rotate"],
+        &["keys", "revoke"],
+        &["keys", "import"],
+        &["keys", "export-public"],
+        &["keys", "reseal"],
         &["users"],
         &["users", "list"],
         &["users", "deactivate"],
@@ -240,10 +248,13 @@ fn every_command_explains_itself_whatever_the_environment() {
 #[test]
 fn a_command_line_that_makes_no_sense_is_explained_and_does_nothing() {
     let operator = Operator::new();
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 9] = [
         &[],
         &["nothing"],
         &["serve", "--port", "1"],
+        &["keys", "revoke"],
+        &["keys", "import"],
+        &["keys", "rotate", "--purpose", "all"],
         &["users", "deactivate"],
         &["users", "list", "--limit", "0"],
         &["users", "set-password", "alice@example.com", "Str0ng!Passw0rd"],
