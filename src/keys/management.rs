@@ -182,6 +182,9 @@ impl Management {
         let spare = if is_own && is_needed { Some(self.succession.make(purpose).await?) } else { None };
 
         let (tx, mut rows) = self.succession.begin(now).await?;
+        if is_live(victim, now) && rows.iter().all(|row| row.kid != kid) {
+            return Ok(Revoked::Already);
+        }
         store::revoke_key(&tx, kid, now).await?;
         record(&tx, now, Event::KeyRevoked, json!({"kid": kid, "purpose": purpose.name()})).await?;
         rows.retain(|row| row.kid != kid);

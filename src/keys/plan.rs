@@ -8,7 +8,7 @@ use crate::config::{self, Algorithm, Config};
 use crate::entity::signing_key::Model;
 
 /// For clocks that differ: nobody's clock is later by more.
-const MARGIN: TimeDelta = TimeDelta::seconds(120);
+pub(super) const MARGIN: TimeDelta = TimeDelta::seconds(120);
 
 /// How long each part of a key's life is, and what new keys are made of.
 #[derive(Debug, Clone)]

@@ -244,9 +244,11 @@ async fn the_key_encryption_key_is_exchanged_while_servers_run() {
         oldest.register("alice@example.com", PASSWORD).await;
         let kid = oldest.kids().await.remove(0);
 
-        let operator = operator.with(PREVIOUS, &other);
+        operator.write("next.key", &format!("{other}\n"));
+        let mut operator = operator.with("AUTHSERVICE__KEYS__PREVIOUS_ENCRYPTION_KEY_FILE", "next.key");
         let first = operator.serve().await;
         oldest.stop().await;
+        operator.environment.remove("AUTHSERVICE__KEYS__PREVIOUS_ENCRYPTION_KEY_FILE");
         let operator = operator.with(CURRENT, &other).with(PREVIOUS, KEY);
         let second = operator.serve().await;
         assert_eq!(of(&operator, &kid)["encryption_key"], "previous");

@@ -204,7 +204,7 @@ async fn revocations_and_rotations_at_once_leave_a_ring_that_works() {
                 let app = std::sync::Arc::clone(&app);
                 tokio::spawn(async move { app.keyring.upkeep(now).await })
             };
-            let tries = [revoke(first.clone()), revoke(announced.kid.clone()), upkeep];
+            let tries = [revoke(first.clone()), revoke(announced.kid.clone()), revoke(first.clone()), upkeep];
 
             for one in tries {
                 one.await.unwrap().unwrap();
@@ -212,6 +212,7 @@ async fn revocations_and_rotations_at_once_leave_a_ring_that_works() {
 
             app.keyring.upkeep(now).await.unwrap();
             let rows = place.rows().await;
+            assert_eq!(rows.iter().filter(|row| row.revoked_at.is_some()).count(), 2);
             let newest: Vec<_> =
                 rows.iter().filter(|row| row.retained_at.is_none() && row.purpose == "signing").collect();
             assert_eq!(newest.len(), 1);

@@ -262,6 +262,22 @@ async fn replicas_that_import_at_once_announce_one_key() {
     }
 }
 
+/// A replica whose clock is a little behind the one that made the first keys uses them and changes nothing.
+#[tokio::test]
+async fn a_clock_that_is_a_little_behind_changes_nothing() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let place = Place::new(engine).await;
+        let first = signer(&place.open(&[]).await.unwrap());
+        let rows = place.rows().await;
+        place.advance(-5);
+
+        let app = place.open(&[]).await.unwrap();
+        app.keyring.upkeep(app.clock.now()).await.unwrap();
+
+        assert_eq!((signer(&app), place.rows().await), (first, rows));
+    }
+}
+
 /// A row that cannot be opened is left out; the others work on.
 #[tokio::test]
 async fn a_damaged_row_does_not_stop_the_others() {
