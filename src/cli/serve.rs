@@ -1,5 +1,6 @@
 //! `authservice serve`: from the configuration to a stopped server.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,13 +25,23 @@ pub(super) struct Serve {
     no_migrate: bool,
 }
 
+/// A start that takes longer listens meanwhile. Faults of the configuration and the keys are told before.
+const HEAD_START: Duration = Duration::from_secs(2);
+
 impl Serve {
-    /// Listens first: a server whose database does not answer lives, is not ready, and goes on as soon as it does.
+    /// A server whose database does not answer listens nevertheless: it lives, is not ready, and goes on as soon as it can.
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
         let logs = telemetry::start(&config.log);
         tokio::spawn(logs.report_drops());
         // Before anybody can know that the server runs: a signal is then heard.
         let mut signals = Signals::hear()?;
+        let mut starting = pin!(self.start(&config));
+        let mut started = tokio::select! {
+            started = &mut starting => Some(started?),
+            () = signals.any() => return Ok(()),
+            () = tokio::time::sleep(HEAD_START) => None,
+        };
+
         let server = &config.server;
         let listener = TcpListener::bind((server.host.as_str(), server.port)).await.map_err(|error| {
             Error::Unavailable(format!("cannot listen on {}:{}: {error}", server.host, server.port))
@@ -42,10 +53,13 @@ impl Serve {
         let grace = Duration::from_secs(server.shutdown_seconds);
         let serving = tokio::spawn(listener::serve(listener, Arc::clone(&front), caps, stopped, grace));
 
-        let started = tokio::select! {
-            started = self.start(&config) => Some(started?),
-            () = signals.any() => None,
-        };
+        if started.is_none() {
+            tracing::info!(address = %address, "listening, not ready yet");
+            started = tokio::select! {
+                started = starting => Some(started?),
+                () = signals.any() => None,
+            };
+        }
         if let Some((app, clock)) = &started {
             routes::open(&front, app);
             jobs::start(app, clock);

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use sea_orm::{DatabaseTransaction, SqlErr};
+use sea_orm::SqlErr;
 use secrecy::zeroize::Zeroizing;
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use super::ring::{self, Private};
 use super::seal::{EncryptionKeys, Unopened};
 use super::{Error, Purpose, store};
 use crate::audit::{self, Entry, Event};
-use crate::db::Db;
+use crate::db::{Db, Transaction};
 use crate::entity::signing_key::Model;
 use crate::{hmac, random};
 
@@ -133,7 +133,7 @@ impl Succession {
     /// Does what must be done; `None` when another replica was first or nothing can be done.
     pub(super) async fn apply(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         remedy: Remedy,
         rows: &[Model],
         purpose: Purpose,
@@ -181,7 +181,7 @@ impl Succession {
     /// replica was first: its key counts, and the transaction is of no use any more.
     async fn add(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         candidate: Candidate,
         signing_at: DateTime<Utc>,
         rows: &[Model],
@@ -208,7 +208,7 @@ impl Succession {
     /// Lets an announced key sign at once.
     pub(super) async fn bring_forward(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         kid: &str,
         rows: &[Model],
         purpose: Purpose,
@@ -223,7 +223,7 @@ impl Succession {
     }
 
     /// Plans the end of a key that would sign for longer than until `at`.
-    async fn end_signing(&self, tx: &DatabaseTransaction, row: &Model, at: DateTime<Utc>) -> Result<(), Error> {
+    async fn end_signing(&self, tx: &Transaction, row: &Model, at: DateTime<Utc>) -> Result<(), Error> {
         let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.name() == row.purpose);
         if let Some(purpose) = purpose.filter(|_| row.retained_at.is_none_or(|end| end > at)) {
             store::set_end(tx, &row.kid, Some(self.schedule.retirement(purpose, at))).await?;
@@ -232,7 +232,7 @@ impl Succession {
     }
 
     /// Begins a transaction that nobody else changes keys in, and reads those that are not gone.
-    pub(super) async fn begin(&self, now: DateTime<Utc>) -> Result<(DatabaseTransaction, Vec<Model>), Error> {
+    pub(super) async fn begin(&self, now: DateTime<Utc>) -> Result<(Transaction, Vec<Model>), Error> {
         let tx = self.db.begin().await?;
         store::lock(&tx).await?;
         let rows = store::live_keys(&tx, now).await?;
@@ -256,7 +256,7 @@ pub(super) fn is_live(row: &Model, now: DateTime<Utc>) -> bool {
 }
 
 pub(super) async fn record(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     now: DateTime<Utc>,
     event: Event,
     details: serde_json::Value,

@@ -239,7 +239,7 @@ async fn a_server_whose_database_is_not_there_yet_lives_and_goes_on_when_it_is()
         .with("SERVICE_PORT", port.to_string())
         .with("DATABASE_URL", "sqlite://later/authservice.db?mode=rwc");
     let mut process = operator.spawn(&["serve"]);
-    process.logged("waiting for the database").await.unwrap();
+    process.logged("listening, not ready yet").await.unwrap();
     let client = reqwest::Client::new();
     let get = async |path: &str| Answer::of(client.get(format!("http://127.0.0.1:{port}{path}"))).await;
 
@@ -260,12 +260,12 @@ async fn a_server_whose_database_is_not_there_yet_lives_and_goes_on_when_it_is()
 
 #[tokio::test]
 async fn a_signal_ends_the_wait_for_the_database() {
-    for name in ["TERM", "INT"] {
+    for (name, message) in [("TERM", "waiting for the database"), ("INT", "listening, not ready yet")] {
         let operator = Operator::new()
             .with("SERVICE_PORT", free_port().to_string())
             .with("DATABASE_URL", "sqlite://never/authservice.db?mode=rwc");
         let mut process = operator.spawn(&["serve"]);
-        process.logged("waiting for the database").await.unwrap();
+        process.logged(message).await.unwrap();
 
         process.signal(name);
 
