@@ -123,7 +123,7 @@ pub fn claims(token: &str) -> Value {
 pub fn generation(token: &str) -> Option<(String, i64)> {
     if let Some(text) = token.strip_prefix("rt1.") {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-        let family = bytes.get(9..25)?.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let family = format!("{:032x}", u128::from_be_bytes(bytes.get(9..25)?.try_into().ok()?));
         let generation = i64::from_be_bytes(bytes.get(25..33)?.try_into().ok()?);
         return Some((family, generation));
     }

@@ -15,3 +15,4 @@ pub mod process;
 pub mod proxy;
 pub mod server;
 pub mod sql;
+pub mod times;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::Result;
 use crate::process::{self, children, signal};
 use crate::sql::Sql;
-use crate::{Error, Result};
 
 /// Durability as in production: what is proved is that nothing acknowledged is lost.
 const SETTINGS: &str = "
@@ -41,7 +41,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// Makes a cluster in a new folder and starts it. `settings` are lines of `postgresql.conf`.
-    pub async fn start(directory: &Path, settings: &str) -> Result<Self> {
+    pub fn start(directory: &Path, settings: &str) -> Result<Self> {
         let cluster = Self { programs: programs()?, directory: directory.to_owned(), port: process::free_port()? };
         std::fs::create_dir_all(directory)?;
         if process::is_root() {
@@ -51,9 +51,9 @@ impl Cluster {
             }
         }
         let settings = format!("{SETTINGS}port = {}\n{settings}\n", cluster.port);
-        let (cluster, made) = blocking(cluster, move |cluster| cluster.make(&settings)).await?;
-        made?;
-        cluster.run("start").await
+        cluster.make(&settings)?;
+        cluster.start_again()?;
+        Ok(cluster)
     }
 
     fn make(&self, settings: &str) -> Result<()> {
@@ -69,18 +69,13 @@ impl Cluster {
         Ok(std::fs::write(path, text)?)
     }
 
-    /// Starts it again after a stop.
-    pub async fn run(self, what: &'static str) -> Result<Self> {
-        let (cluster, done) = blocking(self, move |cluster| cluster.control(&[what, "-t", "60"])).await?;
-        done.map(|()| cluster)
-    }
-
-    /// `pg_ctl` with these words. Blocks until it is done.
+    /// `pg_ctl` with these words. Other tasks go on meanwhile.
     pub fn control(&self, words: &[&str]) -> Result<()> {
         let mut command = self.program("pg_ctl");
         command.args(words).args(["-w", "-s", "-D"]).arg(self.data()).arg("-l").arg(self.log());
         // Its server inherits the streams: a pipe would never end.
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = tokio::task::block_in_place(|| command.status())?;
         if status.success() {
             return Ok(());
         }
@@ -183,18 +178,6 @@ impl Cluster {
         command.current_dir("/");
         command
     }
-}
-
-/// Runs what blocks where it disturbs nobody.
-async fn blocking<T: Send + 'static>(
-    cluster: Cluster,
-    act: impl FnOnce(&Cluster) -> T + Send + 'static,
-) -> Result<(Cluster, T)> {
-    let done = tokio::task::spawn_blocking(move || {
-        let result = act(&cluster);
-        (cluster, result)
-    });
-    done.await.map_err(Error::from)
 }
 
 /// The folder of the newest PostgreSQL of the machine.

@@ -1,2 +1,217 @@
-//! Breaks a running server.
-fn main() {}
+//! Breaks a running server in every way we know, under clients that remember what they were promised.
+//!
+//! `chaos list` names the faults; `chaos run R10 R02 --engine both` tries some, `chaos run all --short` all of them in minutes. The
+//! schedule of faults and what clients choose follow from the seed, which is printed first; the timing of the machine does not.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use proofs::Result;
+use proofs::dice::Dice;
+use proofs::postgres::Cluster;
+
+use crate::faults::{FAULTS, Fault};
+use crate::report::{Report, Row, say};
+use crate::world::{Engine, Size, World};
+
+mod crowd;
+mod faults;
+mod ledger;
+mod report;
+mod verdict;
+mod wallet;
+mod world;
+
+/// Break a running server and count what its clients lose
+#[derive(Debug, Parser)]
+#[command(name = "chaos")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Name every fault
+    List,
+    /// Try faults
+    Run(Run),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// Faults by id, or `all`
+    #[arg(required = true)]
+    faults: Vec<String>,
+    /// Databases to try them on
+    #[arg(long, value_enum, default_value = "both")]
+    engine: Engines,
+    /// Repeats the choices of an earlier run
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long a load lasts, where a fault asks
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// How many kills, restarts or rounds, where a fault asks
+    #[arg(long)]
+    kills: Option<usize>,
+    /// How many sessions, where a fault asks
+    #[arg(long)]
+    clients: Option<usize>,
+    /// Minutes for all, instead of hours
+    #[arg(long)]
+    short: bool,
+    /// Append the result to this file, as one line of JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engines {
+    Sqlite,
+    Postgres,
+    Both,
+}
+
+impl Engines {
+    fn has(self, engine: Engine) -> bool {
+        match engine {
+            Engine::Sqlite => self != Self::Postgres,
+            Engine::Postgres => self != Self::Sqlite,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("chaos: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    match runtime.block_on(execute(Cli::parse().command)) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("chaos: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Returns how many promises were broken.
+async fn execute(command: Command) -> Result<usize> {
+    match command {
+        Command::List => {
+            for fault in FAULTS {
+                let engines: Vec<&str> = fault.engines.iter().map(|engine| engine.label()).collect();
+                say(&format!("{}  {} [{}]", fault.id, fault.what, engines.join(", ")));
+            }
+            Ok(0)
+        }
+        Command::Run(run) => {
+            // Servers and clusters end when they are dropped, so Ctrl-C must not end us before that.
+            tokio::select! {
+                result = try_faults(&run) => result,
+                _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            }
+        }
+    }
+}
+
+async fn try_faults(run: &Run) -> Result<usize> {
+    let chosen = choose(&run.faults)?;
+    let seed = run.seed.unwrap_or_else(from_the_kernel);
+    say(&format!("seed {seed}"));
+    let root = std::env::temp_dir().join(format!("chaos-{}-{seed:016x}", std::process::id()));
+    std::fs::create_dir_all(&root)?;
+    let size = Size::new(run.short, run.seconds, run.kills, run.clients);
+    let mut report = Report::default();
+    let mut cluster = None;
+    for fault in chosen {
+        for engine in fault.engines.iter().copied().filter(|engine| run.engine.has(*engine)) {
+            if engine == Engine::Postgres && cluster.is_none() {
+                cluster = Some(Arc::new(Cluster::start(&root.join("postgres"), "")?));
+            }
+            let directory = root.join(format!("{}-{}", fault.id, engine.label()));
+            // A seed of its own, so that a fault alone repeats what it did among others.
+            let dice = Dice::new(seed).part(number_of(fault.id));
+            let rows = try_fault(fault, engine, size, dice, &directory, cluster.clone()).await;
+            let is_kept = rows.iter().all(|row| row.is_kept);
+            report.rows.extend(rows);
+            if is_kept {
+                std::fs::remove_dir_all(&directory)?;
+            } else {
+                say(&format!("  kept: {}", directory.display()));
+            }
+        }
+    }
+    drop(cluster);
+    let _ = std::fs::remove_dir_all(root.join("postgres"));
+    // Goes only when nothing in it was kept.
+    let _ = std::fs::remove_dir(&root);
+    report.print();
+    if let Some(path) = &run.json {
+        append(path, &report.as_json(seed))?;
+    }
+    Ok(report.broken())
+}
+
+async fn try_fault(
+    fault: &Fault,
+    engine: Engine,
+    size: Size,
+    dice: Dice,
+    directory: &Path,
+    cluster: Option<Arc<Cluster>>,
+) -> Vec<Row> {
+    say(&format!("{} {}: {}", fault.id, engine.label(), fault.what));
+    let started = tokio::time::Instant::now();
+    let mut world = match World::new(fault.id, engine, size, dice, directory, cluster).await {
+        Ok(world) => world,
+        Err(error) => {
+            let (promise, figure) = ("the fault can be tried".to_owned(), error.to_string());
+            let row = Row { fault: fault.id, engine: engine.label(), promise, figure, is_kept: false };
+            let mut report = Report::default();
+            report.add(row);
+            return report.rows;
+        }
+    };
+    if let Err(error) = (fault.run)(&mut world).await {
+        let figure = format!("{error}; until then: {}", world.ledger.summary());
+        world.promise("the run reaches its end", figure, false);
+    }
+    say(&format!("  {} {} took {:.1} s", fault.id, engine.label(), started.elapsed().as_secs_f64()));
+    world.report.rows
+}
+
+fn choose(ids: &[String]) -> Result<Vec<&'static Fault>> {
+    if ids.iter().any(|id| id == "all") {
+        return Ok(FAULTS.iter().collect());
+    }
+    let find = |id: &String| {
+        let fault = FAULTS.iter().find(|fault| fault.id.eq_ignore_ascii_case(id));
+        fault.ok_or_else(|| format!("no fault {id}: see `chaos list`").into())
+    };
+    ids.iter().map(find).collect()
+}
+
+fn number_of(id: &str) -> u64 {
+    id.bytes().fold(0, |number, byte| number * 256 + u64::from(byte))
+}
+
+/// A seed that nobody chose.
+fn from_the_kernel() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    u64::from_str_radix(&text.replace('-', "")[..12], 16).unwrap_or(1)
+}
+
+fn append(path: &Path, line: &str) -> Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    writeln!(file, "{line}")?;
+    Ok(())
+}
