@@ -19,6 +19,7 @@ use crate::world::{Engine, Size, World};
 mod crowd;
 mod faults;
 mod ledger;
+mod probe;
 mod report;
 mod verdict;
 mod wallet;
@@ -63,6 +64,9 @@ struct Run {
     /// Minutes for all, instead of hours
     #[arg(long)]
     short: bool,
+    /// Set a variable of the servers, NAME=TEXT: takes a protection away, to see that its loss is noticed
+    #[arg(long = "set", value_name = "NAME=TEXT", value_parser = parse_override)]
+    overrides: Vec<(String, String)>,
     /// Append the result to this file, as one line of JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -139,7 +143,9 @@ async fn try_faults(run: &Run) -> Result<usize> {
             let directory = root.join(format!("{}-{}", fault.id, engine.label()));
             // A seed of its own, so that a fault alone repeats what it did among others.
             let dice = Dice::new(seed).part(number_of(fault.id));
-            let rows = try_fault(fault, engine, size, dice, &directory, cluster.clone()).await;
+            let mut world = World::new(fault.id, engine, size, dice, &directory, cluster.clone()).await?;
+            world.overrides.clone_from(&run.overrides);
+            let rows = try_fault(fault, world).await;
             let is_kept = rows.iter().all(|row| row.is_kept);
             report.rows.extend(rows);
             if is_kept {
@@ -160,32 +166,21 @@ async fn try_faults(run: &Run) -> Result<usize> {
     Ok(report.broken())
 }
 
-async fn try_fault(
-    fault: &Fault,
-    engine: Engine,
-    size: Size,
-    dice: Dice,
-    directory: &Path,
-    cluster: Option<Arc<Cluster>>,
-) -> Vec<Row> {
-    say(&format!("{} {}: {}", fault.id, engine.label(), fault.what));
+async fn try_fault(fault: &Fault, mut world: World) -> Vec<Row> {
+    let engine = world.engine.label();
+    say(&format!("{} {engine}: {}", fault.id, fault.what));
     let started = tokio::time::Instant::now();
-    let mut world = match World::new(fault.id, engine, size, dice, directory, cluster).await {
-        Ok(world) => world,
-        Err(error) => {
-            let (promise, figure) = ("the fault can be tried".to_owned(), error.to_string());
-            let row = Row { fault: fault.id, engine: engine.label(), promise, figure, is_kept: false };
-            let mut report = Report::default();
-            report.add(row);
-            return report.rows;
-        }
-    };
     if let Err(error) = (fault.run)(&mut world).await {
         let figure = format!("{error}; until then: {}", world.ledger.summary());
         world.promise("the run reaches its end", figure, false);
     }
-    say(&format!("  {} {} took {:.1} s", fault.id, engine.label(), started.elapsed().as_secs_f64()));
+    say(&format!("  {} {engine} took {:.1} s", fault.id, started.elapsed().as_secs_f64()));
     world.report.rows
+}
+
+fn parse_override(text: &str) -> Result<(String, String), String> {
+    let (name, text) = text.split_once('=').ok_or("NAME=TEXT")?;
+    Ok((name.to_owned(), text.to_owned()))
 }
 
 fn choose(ids: &[String]) -> Result<Vec<&'static Fault>> {

@@ -170,14 +170,12 @@ impl Wallet {
 /// Of 429 and 503, which may always be sent again: they say when.
 pub(crate) fn trouble_answer(answer: &Answer, label: &'static str, ledger: &Ledger) -> Next {
     ledger.count(label);
-    match answer.header("retry-after").parse::<u64>() {
-        // Capped, so that a run is not all waiting.
-        Ok(seconds) => Next::Again(Duration::from_millis(250).min(Duration::from_secs(seconds))),
-        Err(_) => {
-            ledger.breach(Breach::WrongShape, &format!("{} without Retry-After", answer.status));
-            Next::Again(Duration::from_millis(100))
-        }
-    }
+    let Ok(seconds) = answer.header("retry-after").parse() else {
+        ledger.breach(Breach::WrongShape, &format!("{} without Retry-After", answer.status));
+        return Next::Again(Duration::from_millis(100));
+    };
+    // Capped, so that a run is not all waiting.
+    Next::Again(Duration::from_millis(250).min(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]
@@ -193,7 +191,7 @@ mod tests {
         format!("h.{}.{branch}{generation}", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()))
     }
 
-    fn answer(status: u16, refresh: &str, headers: &[(&'static str, &'static str)]) -> Result<Answer, Trouble> {
+    fn answer(status: u16, refresh: &str, headers: &[(&'static str, &'static str)]) -> Answer {
         let mut answer = Answer { status, headers: hyper::HeaderMap::new(), body: bytes::Bytes::new() };
         let body = json!({"access_token": "a", "refresh_token": refresh, "token_type": "Bearer", "expires_in": 9,
             "error": {"code": "refresh_reuse_detected"}});
@@ -201,7 +199,7 @@ mod tests {
         for (name, text) in headers {
             answer.headers.insert(*name, hyper::header::HeaderValue::from_static(text));
         }
-        Ok(answer)
+        answer
     }
 
     const STORE: (&str, &str) = ("cache-control", "no-store");
@@ -211,16 +209,16 @@ mod tests {
     fn every_lie_of_a_server_is_seen() {
         let first = token(0, "a");
         let rows = [
-            ("honest", vec![answer(200, &token(1, "a"), &[STORE])], None),
-            ("a retry later", vec![Err(Trouble::Slow), answer(200, &token(1, "a"), &[STORE])], None),
-            ("the same token again", vec![answer(200, &first, &[STORE])], Some(Breach::Fork)),
-            ("a step too far", vec![answer(200, &token(2, "a"), &[STORE])], Some(Breach::Fork)),
-            ("tokens that caches keep", vec![answer(200, &token(1, "a"), &[])], Some(Breach::WrongShape)),
-            ("no token", vec![answer(200, "", &[STORE])], Some(Breach::WrongShape)),
-            ("called a thief", vec![answer(401, "", &[])], Some(Breach::FalseTheft)),
-            ("503 that does not say when", vec![answer(503, "", &[])], Some(Breach::WrongShape)),
-            ("an error of its own", vec![answer(500, "", &[])], Some(Breach::ForbiddenAnswer)),
-            ("a limit that is off", vec![answer(429, "", &[("retry-after", "1")])], Some(Breach::ForbiddenAnswer)),
+            ("honest", vec![Ok(answer(200, &token(1, "a"), &[STORE]))], None),
+            ("a retry later", vec![Err(Trouble::Slow), Ok(answer(200, &token(1, "a"), &[STORE]))], None),
+            ("the same token again", vec![Ok(answer(200, &first, &[STORE]))], Some(Breach::Fork)),
+            ("a step too far", vec![Ok(answer(200, &token(2, "a"), &[STORE]))], Some(Breach::Fork)),
+            ("tokens that caches keep", vec![Ok(answer(200, &token(1, "a"), &[]))], Some(Breach::WrongShape)),
+            ("no token", vec![Ok(answer(200, "", &[STORE]))], Some(Breach::WrongShape)),
+            ("called a thief", vec![Ok(answer(401, "", &[]))], Some(Breach::FalseTheft)),
+            ("503 that does not say when", vec![Ok(answer(503, "", &[]))], Some(Breach::WrongShape)),
+            ("an error of its own", vec![Ok(answer(500, "", &[]))], Some(Breach::ForbiddenAnswer)),
+            ("a limit that is off", vec![Ok(answer(429, "", &[("retry-after", "1")]))], Some(Breach::ForbiddenAnswer)),
         ];
         for (name, answers, expected) in rows {
             let ledger = Ledger::default();
@@ -245,8 +243,8 @@ mod tests {
         let pair = Pair { access: "a".to_owned(), refresh: first.clone() };
         let mut wallet = Wallet::new("alice", pair, &ledger).expect("generation 0");
 
-        wallet.judge(&first, &answer(200, &token(1, "a"), &[STORE]), Rules::default(), &ledger);
-        wallet.judge(&first, &answer(200, &token(1, "b"), &[STORE]), Rules::default(), &ledger);
+        wallet.judge(&first, &Ok(answer(200, &token(1, "a"), &[STORE])), Rules::default(), &ledger);
+        wallet.judge(&first, &Ok(answer(200, &token(1, "b"), &[STORE])), Rules::default(), &ledger);
 
         assert_eq!(ledger.breaches_of(Breach::Fork), 1);
     }

@@ -69,8 +69,15 @@ pub(crate) struct World {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) report: Report,
     pub(crate) url: String,
+    /// Settings that take a protection away, to see that its loss is noticed.
+    pub(crate) overrides: Vec<(String, String)>,
     directory: PathBuf,
     cluster: Option<Arc<Cluster>>,
+}
+
+/// Writes a line of progress.
+pub(crate) fn tell(what: impl Display) {
+    say(&format!("    {what}"));
 }
 
 impl World {
@@ -95,6 +102,7 @@ impl World {
             ledger: Arc::default(),
             report: Report::default(),
             url,
+            overrides: Vec::new(),
             directory: directory.to_owned(),
             cluster,
         })
@@ -102,10 +110,10 @@ impl World {
 
     /// Settings of a server on this database. Limits are off: clients refresh much faster than people.
     pub(crate) fn settings(&self, name: &str) -> Result<Settings> {
-        let settings = Settings::new(&server::binary()?, &self.directory, name, &self.url)?;
-        Ok(settings
+        let settings = Settings::new(&server::binary()?, &self.directory, name, &self.url)?
             .with("AUTHSERVICE__LIMITS__ENABLED", "false")
-            .with("AUTHSERVICE__REFRESH__MAX_SESSIONS_PER_USER", "1000"))
+            .with("AUTHSERVICE__REFRESH__MAX_SESSIONS_PER_USER", "1000");
+        Ok(self.overrides.iter().fold(settings, |settings, (name, text)| settings.with(name, text)))
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -130,10 +138,6 @@ impl World {
     pub(crate) fn promise(&mut self, promise: &str, figure: impl Display, is_kept: bool) {
         let (fault, engine) = (self.fault, self.engine.label());
         self.report.add(Row { fault, engine, promise: promise.to_owned(), figure: figure.to_string(), is_kept });
-    }
-
-    pub(crate) fn tell(&self, what: impl Display) {
-        say(&format!("    {what}"));
     }
 
     /// Begins the next part of a fault with an empty ledger; what was broken before is in the report already.

@@ -8,7 +8,7 @@ use proofs::times::Times;
 
 use crate::crowd::{Crowd, Plan};
 use crate::verdict::{self, Snapshot};
-use crate::world::World;
+use crate::world::{World, tell};
 
 /// Rows are read past the server after so many kills.
 const LOOK_EVERY: usize = 10;
@@ -22,11 +22,11 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let load = crowd.go(world, &plan);
     let (mut before, mut starts) = (Snapshot::default(), Times::default());
     for kill in 1..=kills {
-        tokio::time::sleep(world.dice.between(Duration::from_millis(20), Duration::from_millis(400))).await;
+        tokio::time::sleep(world.dice.between(Duration::from_millis(20), Duration::from_millis(700))).await;
         server.kill()?;
         if kill % LOOK_EVERY == 0 {
             verdict::check_rows(world, &mut before).await?;
-            world.tell(format!("{kill} kills: {}", world.ledger.summary()));
+            tell(format!("{kill} kills: {}", world.ledger.summary()));
         }
         let started = Instant::now();
         server = Server::start(&settings).await?;

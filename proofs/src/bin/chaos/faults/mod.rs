@@ -6,7 +6,11 @@ use proofs::Result;
 
 use crate::world::{Engine, World};
 
+mod crashes;
+mod hangs;
 mod kills;
+mod races;
+mod restarts;
 
 /// A running trial.
 type Trial<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
@@ -20,7 +24,24 @@ pub(crate) struct Fault {
 }
 
 const BOTH: &[Engine] = &[Engine::Sqlite, Engine::Postgres];
+const POSTGRES: &[Engine] = &[Engine::Postgres];
+
+/// A line of the list.
+const fn fault(
+    id: &'static str,
+    engines: &'static [Engine],
+    what: &'static str,
+    run: for<'a> fn(&'a mut World) -> Trial<'a>,
+) -> Fault {
+    Fault { id, what, engines, run }
+}
 
 /// All of them, in the order of a run.
-pub(crate) const FAULTS: &[Fault] =
-    &[Fault { id: "R10", what: "kill -9 at random moments", engines: BOTH, run: |world| Box::pin(kills::run(world)) }];
+pub(crate) const FAULTS: &[Fault] = &[
+    fault("R02", POSTGRES, "PostgreSQL crashes under load", |world| Box::pin(crashes::run(world))),
+    fault("R03", POSTGRES, "PostgreSQL hangs under load", |world| Box::pin(hangs::run(world))),
+    fault("R09", BOTH, "rolling restarts under load", |world| Box::pin(restarts::run(world))),
+    fault("R10", BOTH, "kill -9 at random moments", |world| Box::pin(kills::run(world))),
+    fault("R11", BOTH, "64 refreshes with one token at once", |world| Box::pin(races::parallel(world))),
+    fault("R12", BOTH, "refreshes race what ends sessions", |world| Box::pin(races::ends(world))),
+];
