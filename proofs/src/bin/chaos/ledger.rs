@@ -94,6 +94,7 @@ impl Ledger {
         self.entries().breaches.values().sum()
     }
 
+    #[cfg(test)]
     pub(crate) fn breaches_of(&self, breach: Breach) -> u64 {
         self.entries().breaches.get(&breach).copied().unwrap_or_default()
     }
@@ -125,6 +126,6 @@ impl Ledger {
         let counts: Vec<String> = counts.collect();
         let end =
             if broken.is_empty() { "nothing broken".to_owned() } else { format!("BROKEN: {}", broken.join(", ")) };
-        format!("{}; {end}", counts.join(", "))
+        if counts.is_empty() { end } else { format!("{}; {end}", counts.join(", ")) }
     }
 }

@@ -17,6 +17,7 @@ use crate::report::{Report, Row, say};
 use crate::world::{Engine, Size, World};
 
 mod crowd;
+mod disk;
 mod faults;
 mod ledger;
 mod probe;

@@ -34,7 +34,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     }
     let crowd = load.stop().await?;
     let figure = format!(
-        "{kills} kills; ready again in {:?} at the median, {:?} at most",
+        "{kills} kills; ready again in {:.0?} at the median, {:.0?} at most",
         starts.percentile(50),
         starts.longest()
     );

@@ -7,8 +7,13 @@ use proofs::Result;
 use crate::world::{Engine, World};
 
 mod crashes;
+mod descriptors;
+mod full_disks;
 mod hangs;
 mod kills;
+mod locks;
+mod migrations;
+mod pools;
 mod races;
 mod restarts;
 
@@ -24,6 +29,7 @@ pub(crate) struct Fault {
 }
 
 const BOTH: &[Engine] = &[Engine::Sqlite, Engine::Postgres];
+const SQLITE: &[Engine] = &[Engine::Sqlite];
 const POSTGRES: &[Engine] = &[Engine::Postgres];
 
 /// A line of the list.
@@ -40,8 +46,16 @@ const fn fault(
 pub(crate) const FAULTS: &[Fault] = &[
     fault("R02", POSTGRES, "PostgreSQL crashes under load", |world| Box::pin(crashes::run(world))),
     fault("R03", POSTGRES, "PostgreSQL hangs under load", |world| Box::pin(hangs::run(world))),
+    fault("R06", SQLITE, "the disk is full", |world| Box::pin(full_disks::sqlite(world))),
+    fault("R07", POSTGRES, "the disk of PostgreSQL is full", |world| Box::pin(full_disks::postgres(world))),
+    fault("R08", SQLITE, "another process holds the lock", |world| Box::pin(locks::run(world))),
     fault("R09", BOTH, "rolling restarts under load", |world| Box::pin(restarts::run(world))),
     fault("R10", BOTH, "kill -9 at random moments", |world| Box::pin(kills::run(world))),
     fault("R11", BOTH, "64 refreshes with one token at once", |world| Box::pin(races::parallel(world))),
     fault("R12", BOTH, "refreshes race what ends sessions", |world| Box::pin(races::ends(world))),
+    fault("R17", BOTH, "many migrate at once", |world| Box::pin(migrations::at_once(world))),
+    fault("R18", BOTH, "the schema is newer", |world| Box::pin(migrations::newer(world))),
+    fault("R24", BOTH, "no descriptor is left", |world| Box::pin(descriptors::run(world))),
+    fault("R26", POSTGRES, "a slow database and a small pool", |world| Box::pin(pools::slow(world))),
+    fault("R27", POSTGRES, "terminated connections, 40P01, 40001", |world| Box::pin(pools::errors(world))),
 ];

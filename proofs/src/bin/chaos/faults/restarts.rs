@@ -16,7 +16,7 @@ use crate::verdict;
 use crate::world::World;
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
-    let restarts = world.size.times(6, 100);
+    let restarts = world.size.times(4, 100);
     // Long enough for this balancer, which looks ten times a second.
     let first = world.settings("one")?.with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "1");
     let mut replicas = [Server::start(&first).await?, Server::start(&first.replica("two")?).await?];

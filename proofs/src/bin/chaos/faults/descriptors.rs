@@ -1,0 +1,53 @@
+//! R24: no file descriptor is left.
+
+use std::time::Duration;
+
+use proofs::Result;
+use proofs::api::Api;
+use proofs::server::Server;
+use tokio::net::TcpStream;
+
+use crate::crowd::{DOMAIN, PASSWORD};
+use crate::probe::{READY, wait_for};
+use crate::verdict;
+use crate::world::World;
+
+const LIMIT: &str = "--nofile=256";
+const SOCKETS: usize = 1_000;
+
+pub(super) async fn run(world: &mut World) -> Result<()> {
+    let settings = world.settings("server")?.through(&["prlimit", LIMIT]);
+    let server = Server::start(&settings).await?;
+    let mut old = Api::new(server.address());
+    let email = format!("alice@{DOMAIN}");
+    old.must_register(&email, PASSWORD).await?;
+    let pair = old.must_login(&email, PASSWORD).await?;
+    let mut idle = Vec::new();
+    for _ in 0..SOCKETS {
+        // Those that do not fit into the server's queue time out here.
+        let opened = tokio::time::timeout(Duration::from_millis(20), TcpStream::connect(server.address())).await;
+        idle.extend(opened.ok().and_then(std::result::Result::ok));
+    }
+    let before = server.usage()?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = server.usage()?;
+    let answer = old.refresh(&pair.refresh).await?;
+    let open = idle.len();
+    drop(idle);
+    let healed = wait_for(server.address(), READY, 200, Duration::from_secs(20)).await?;
+
+    let busy = (after.cpu_seconds - before.cpu_seconds) / 2.0 * 100.0;
+    let figure = format!("{busy:.0} % of a core with {open} sockets and {} descriptors", after.descriptors);
+    world.promise("it does not spin", figure, busy < 20.0 && after.descriptors >= 250);
+    world.promise(
+        "an open connection is served, with the database",
+        format!("refresh: {}", answer.status),
+        answer.status == 200,
+    );
+    world.promise(
+        "new connections within 1 s after the flood",
+        format!("{healed:.2?}"),
+        healed < Duration::from_secs(1),
+    );
+    verdict::scan_logs(world)
+}

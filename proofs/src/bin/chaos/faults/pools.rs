@@ -1,0 +1,127 @@
+//! R26 and R27: the database is slow and the pool small; its connections are terminated, deadlocked and fail to serialize.
+
+use std::time::{Duration, Instant};
+
+use proofs::Result;
+use proofs::api::Api;
+use proofs::proxy::{Mode, Proxy};
+use proofs::server::Server;
+use proofs::sql::Sql;
+use proofs::times::Times;
+use tokio::task::JoinSet;
+
+use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
+use crate::verdict;
+use crate::world::World;
+
+/// R26.
+pub(super) async fn slow(world: &mut World) -> Result<()> {
+    hashing(world).await?;
+    let network = Proxy::start(&[([127, 0, 0, 1], world.cluster()?.port).into()]).await?;
+    let url = world.url.replace(&format!(":{}/", world.cluster()?.port), &format!(":{}/", network.address.port()));
+    let settings =
+        world.settings("slow")?.with("DATABASE_URL", &url).with("AUTHSERVICE__DATABASE__MAX_CONNECTIONS", "4");
+    let server = Server::start(&settings).await?;
+    let plan = Plan::on(&[server.address()]).pausing(0, 10);
+    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(48, 200)).await?;
+    network.set(Mode::Delay(Duration::from_millis(200)));
+    let before = server.usage()?;
+    let load = crowd.go(world, &plan);
+    tokio::time::sleep(world.size.seconds(6, 60)).await;
+    let after = server.usage()?;
+    network.set(Mode::Pass);
+    let times = world.ledger.take_times();
+    let crowd = load.stop().await?;
+    let refused = world.ledger.counted("answers 503");
+    let figure = format!(
+        "{} answers, {refused} of them 503, median {:.1?}, longest {:.1?}",
+        times.count(),
+        times.percentile(50),
+        times.longest()
+    );
+    let is_kept = times.longest() < Duration::from_secs(5) && times.count() > 0;
+    world.promise("a full pool is 200 or 503 within 5 s", figure, is_kept);
+    let grown = after.rss.saturating_sub(before.rss) / 1_048_576;
+    world.promise("the queue is bounded", format!("{grown} MiB more"), grown <= 32);
+    verdict::check(world, crowd, &plan).await
+}
+
+/// Nobody holds a connection while hashing: with a single one, refreshes go on beside slow sign-ins.
+async fn hashing(world: &mut World) -> Result<()> {
+    let settings = world
+        .settings("hashing")?
+        .with("AUTHSERVICE__DATABASE__MAX_CONNECTIONS", "1")
+        .with("AUTHSERVICE__PASSWORDS__MAX_CONCURRENT", "1")
+        .with("AUTHSERVICE__PASSWORDS__ITERATIONS", "16")
+        .with("AUTHSERVICE__PASSWORDS__MEMORY_KIB", "65536");
+    let server = Server::start(&settings).await?;
+    let mut api = Api::new(server.address());
+    let email = format!("hash@{DOMAIN}");
+    api.must_register(&email, PASSWORD).await?;
+    let started = Instant::now();
+    let mut pair = api.must_login(&email, PASSWORD).await?;
+    let one = started.elapsed();
+    let mut logins = JoinSet::new();
+    for _ in 0..4 {
+        let (address, email) = (server.address(), email.clone());
+        logins.spawn(async move { Api::new(address).login(&email, PASSWORD).await });
+    }
+    let mut times = Times::default();
+    while !logins.is_empty() {
+        let started = Instant::now();
+        let answer = api.refresh(&pair.refresh).await?;
+        times.add(started.elapsed());
+        pair = proofs::api::Pair::of(&answer).ok_or_else(|| format!("refresh beside sign-ins: {}", answer.status))?;
+        while logins.try_join_next().is_some() {}
+    }
+    let figure = format!("{} refreshes beside 4 sign-ins of {one:.1?}: longest {:.1?}", times.count(), times.longest());
+    world.promise("no connection is held while hashing", figure, times.longest() < one.max(Duration::from_millis(300)));
+    Ok(())
+}
+
+/// R27.
+pub(super) async fn errors(world: &mut World) -> Result<()> {
+    let name = world.url.rsplit('/').next().unwrap_or_default().to_owned();
+    let admin = Sql::connect(&world.cluster()?.url("postgres")).await?;
+    // Every statement of the server may now fail with 40001 and is told so at commit.
+    admin.run(&format!("ALTER DATABASE {name} SET default_transaction_isolation TO serializable")).await?;
+    let server = Server::start(&world.settings("server")?).await?;
+    let plan = Plan::on(&[server.address()]).with_churn();
+    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;
+    let load = crowd.go(world, &plan);
+    let started = Instant::now();
+    let (mut terminated, mut deadlocked) = (0, 0);
+    while started.elapsed() < world.size.seconds(6, 60) {
+        let query = format!(
+            "SELECT COUNT(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' \
+             AND application_name = 'authservice' AND state <> 'idle' LIMIT 1) AS ended"
+        );
+        terminated += admin.number(&query).await?;
+        deadlocked += usize::from(deadlock(world).await.is_err());
+        tokio::time::sleep(world.dice.between(Duration::from_millis(20), Duration::from_millis(200))).await;
+    }
+    admin.close().await;
+    let crowd = load.stop().await?;
+    let logs = server.logs()?;
+    let count = |text: &str| logs.lines().filter(|line| line.contains(text)).count();
+    let figure = format!(
+        "{terminated} backends terminated; in the log {} could not serialize, {} deadlocks, and {deadlocked} of ours",
+        count("could not serialize"),
+        count("deadlock detected")
+    );
+    world.promise("errors of the database are 200 or 503", figure, terminated > 0);
+    verdict::check(world, crowd, &plan).await
+}
+
+/// Takes locks in the order that the server never takes: families, then users.
+async fn deadlock(world: &World) -> Result<()> {
+    let sql = world.sql().await?;
+    let taken = sql
+        .run(
+            "BEGIN; SET LOCAL deadlock_timeout = '20ms'; SET LOCAL statement_timeout = '500ms'; \
+             SELECT 1 FROM refresh_tokens FOR UPDATE; SELECT pg_sleep(0.02); SELECT 1 FROM users FOR UPDATE; COMMIT",
+        )
+        .await;
+    sql.close().await;
+    taken
+}
