@@ -134,8 +134,9 @@ impl Cluster {
     pub async fn answers_within(&self, patience: Duration) -> Result<Duration> {
         let started = Instant::now();
         loop {
-            if let Ok(sql) = Sql::connect(&self.url("postgres")).await {
-                sql.close().await;
+            let mut command = self.program("pg_isready");
+            command.args(["-q", "-t", "1", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+            if tokio::task::block_in_place(|| command.status())?.success() {
                 return Ok(started.elapsed());
             }
             if started.elapsed() > patience {

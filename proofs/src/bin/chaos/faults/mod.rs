@@ -6,6 +6,7 @@ use proofs::Result;
 
 use crate::world::{Engine, World};
 
+mod conflicts;
 mod crashes;
 mod descriptors;
 mod full_disks;
@@ -56,6 +57,6 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("R17", BOTH, "many migrate at once", |world| Box::pin(migrations::at_once(world))),
     fault("R18", BOTH, "the schema is newer", |world| Box::pin(migrations::newer(world))),
     fault("R24", BOTH, "no descriptor is left", |world| Box::pin(descriptors::run(world))),
-    fault("R26", POSTGRES, "a slow database and a small pool", |world| Box::pin(pools::slow(world))),
-    fault("R27", POSTGRES, "terminated connections, 40P01, 40001", |world| Box::pin(pools::errors(world))),
+    fault("R26", POSTGRES, "a slow database and a small pool", |world| Box::pin(pools::run(world))),
+    fault("R27", POSTGRES, "terminated connections, 40P01, 40001", |world| Box::pin(conflicts::run(world))),
 ];

@@ -1,12 +1,11 @@
-//! R26 and R27: the database is slow and the pool small; its connections are terminated, deadlocked and fail to serialize.
+//! R26: the database is slow and the pool small; and sign-ins hash for long beside a pool of one connection.
 
 use std::time::{Duration, Instant};
 
 use proofs::Result;
-use proofs::api::Api;
+use proofs::api::{Api, Pair};
 use proofs::proxy::{Mode, Proxy};
 use proofs::server::Server;
-use proofs::sql::Sql;
 use proofs::times::Times;
 use tokio::task::JoinSet;
 
@@ -14,8 +13,7 @@ use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
 use crate::verdict;
 use crate::world::World;
 
-/// R26.
-pub(super) async fn slow(world: &mut World) -> Result<()> {
+pub(super) async fn run(world: &mut World) -> Result<()> {
     hashing(world).await?;
     let network = Proxy::start(&[([127, 0, 0, 1], world.cluster()?.port).into()]).await?;
     let url = world.url.replace(&format!(":{}/", world.cluster()?.port), &format!(":{}/", network.address.port()));
@@ -71,57 +69,10 @@ async fn hashing(world: &mut World) -> Result<()> {
         let started = Instant::now();
         let answer = api.refresh(&pair.refresh).await?;
         times.add(started.elapsed());
-        pair = proofs::api::Pair::of(&answer).ok_or_else(|| format!("refresh beside sign-ins: {}", answer.status))?;
+        pair = Pair::of(&answer).ok_or_else(|| format!("refresh beside sign-ins: {}", answer.status))?;
         while logins.try_join_next().is_some() {}
     }
     let figure = format!("{} refreshes beside 4 sign-ins of {one:.1?}: longest {:.1?}", times.count(), times.longest());
     world.promise("no connection is held while hashing", figure, times.longest() < one.max(Duration::from_millis(300)));
     Ok(())
-}
-
-/// R27.
-pub(super) async fn errors(world: &mut World) -> Result<()> {
-    let name = world.url.rsplit('/').next().unwrap_or_default().to_owned();
-    let admin = Sql::connect(&world.cluster()?.url("postgres")).await?;
-    // Every statement of the server may now fail with 40001 and is told so at commit.
-    admin.run(&format!("ALTER DATABASE {name} SET default_transaction_isolation TO serializable")).await?;
-    let server = Server::start(&world.settings("server")?).await?;
-    let plan = Plan::on(&[server.address()]).with_churn();
-    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;
-    let load = crowd.go(world, &plan);
-    let started = Instant::now();
-    let (mut terminated, mut deadlocked) = (0, 0);
-    while started.elapsed() < world.size.seconds(6, 60) {
-        let query = format!(
-            "SELECT COUNT(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' \
-             AND application_name = 'authservice' AND state <> 'idle' LIMIT 1) AS ended"
-        );
-        terminated += admin.number(&query).await?;
-        deadlocked += usize::from(deadlock(world).await.is_err());
-        tokio::time::sleep(world.dice.between(Duration::from_millis(20), Duration::from_millis(200))).await;
-    }
-    admin.close().await;
-    let crowd = load.stop().await?;
-    let logs = server.logs()?;
-    let count = |text: &str| logs.lines().filter(|line| line.contains(text)).count();
-    let figure = format!(
-        "{terminated} backends terminated; in the log {} could not serialize, {} deadlocks, and {deadlocked} of ours",
-        count("could not serialize"),
-        count("deadlock detected")
-    );
-    world.promise("errors of the database are 200 or 503", figure, terminated > 0);
-    verdict::check(world, crowd, &plan).await
-}
-
-/// Takes locks in the order that the server never takes: families, then users.
-async fn deadlock(world: &World) -> Result<()> {
-    let sql = world.sql().await?;
-    let taken = sql
-        .run(
-            "BEGIN; SET LOCAL deadlock_timeout = '20ms'; SET LOCAL statement_timeout = '500ms'; \
-             SELECT 1 FROM refresh_tokens FOR UPDATE; SELECT pg_sleep(0.02); SELECT 1 FROM users FOR UPDATE; COMMIT",
-        )
-        .await;
-    sql.close().await;
-    taken
 }
