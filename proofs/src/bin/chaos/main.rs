@@ -21,6 +21,7 @@ mod disk;
 mod faults;
 mod ledger;
 mod probe;
+mod refusal;
 mod report;
 mod verdict;
 mod wallet;
