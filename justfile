@@ -19,6 +19,10 @@ fmt:
 test *args:
     ./scripts/test.sh {{ args }}
 
+# Break a running server: `just chaos list`, `just chaos run all --short`.
+chaos *args:
+    ./scripts/chaos.sh {{ args }}
+
 # Start the server with the default settings.
 run *args:
     cargo run --locked -- serve {{ args }}

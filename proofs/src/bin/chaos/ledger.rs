@@ -113,6 +113,11 @@ impl Ledger {
         self.entries().acknowledged.insert(family.to_owned(), generation);
     }
 
+    /// A session was ended: its row may be deleted from now on.
+    pub(crate) fn forget(&self, family: &str) {
+        self.entries().acknowledged.remove(family);
+    }
+
     pub(crate) fn acknowledged(&self) -> HashMap<String, i64> {
         self.entries().acknowledged.clone()
     }

@@ -69,6 +69,9 @@ struct Run {
     /// Set a variable of the servers, NAME=TEXT: takes a protection away, to see that its loss is noticed
     #[arg(long = "set", value_name = "NAME=TEXT", value_parser = parse_override)]
     overrides: Vec<(String, String)>,
+    /// Run a statement on each database once it is migrated: takes a protection away there
+    #[arg(long, value_name = "SQL")]
+    sabotage: Vec<String>,
     /// Append the result to this file, as one line of JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -132,40 +135,62 @@ async fn try_faults(run: &Run) -> Result<usize> {
     let chosen = choose(&run.faults)?;
     let seed = run.seed.unwrap_or_else(from_the_kernel);
     say(&format!("seed {seed}"));
-    let root = std::env::temp_dir().join(format!("chaos-{}-{seed:016x}", std::process::id()));
-    std::fs::create_dir_all(&root)?;
+    let root = Root::make(seed)?;
     let size = Size::new(run.short, run.seconds, run.kills, run.clients);
     let mut report = Report::default();
     let mut cluster = None;
     for fault in chosen {
         for engine in fault.engines.iter().copied().filter(|engine| run.engine.has(*engine)) {
             if engine == Engine::Postgres && cluster.is_none() {
-                cluster = Some(Arc::new(Cluster::start(&root.join("postgres"), "")?));
+                cluster = Some(Arc::new(Cluster::start(&root.0.join("postgres"), "")?));
             }
-            let directory = root.join(format!("{}-{}", fault.id, engine.label()));
+            let directory = root.0.join(format!("{}-{}", fault.id, engine.label()));
             // A seed of its own, so that a fault alone repeats what it did among others.
             let dice = Dice::new(seed).part(number_of(fault.id));
             let mut world = World::new(fault.id, engine, size, dice, &directory, cluster.clone()).await?;
             world.overrides.clone_from(&run.overrides);
+            world.sabotage.clone_from(&run.sabotage);
             let rows = try_fault(fault, world).await;
             let is_kept = rows.iter().all(|row| row.is_kept);
             report.rows.extend(rows);
-            if is_kept {
-                std::fs::remove_dir_all(&directory)?;
-            } else {
-                say(&format!("  kept: {}", directory.display()));
+            if !is_kept {
+                say(&format!("  kept: {}", root.keep(&directory)?.display()));
             }
+            let _ = std::fs::remove_dir_all(&directory);
         }
     }
     drop(cluster);
-    let _ = std::fs::remove_dir_all(root.join("postgres"));
-    // Goes only when nothing in it was kept.
-    let _ = std::fs::remove_dir(&root);
     report.print();
     if let Some(path) = &run.json {
         append(path, &report.as_json(seed))?;
     }
     Ok(report.broken())
+}
+
+/// The folder of a run; removed at its end, also by Ctrl-C.
+struct Root(PathBuf);
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Root {
+    fn make(seed: u64) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("chaos-{}-{seed:x}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Moves what is worth a look out of it.
+    fn keep(&self, directory: &Path) -> Result<PathBuf> {
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        let kept =
+            self.0.with_file_name(format!("{}-{name}", self.0.file_name().unwrap_or_default().to_string_lossy()));
+        std::fs::rename(directory, &kept)?;
+        Ok(kept)
+    }
 }
 
 async fn try_fault(fault: &Fault, mut world: World) -> Vec<Row> {

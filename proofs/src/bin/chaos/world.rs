@@ -1,13 +1,14 @@
 //! Everything that one fault is tried on: a fresh folder, a fresh database, its servers, a ledger.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proofs::Result;
 use proofs::dice::Dice;
 use proofs::postgres::Cluster;
-use proofs::server::{self, Settings};
+use proofs::server::{self, Server, Settings};
 use proofs::sql::Sql;
 
 use crate::ledger::Ledger;
@@ -71,6 +72,9 @@ pub(crate) struct World {
     pub(crate) url: String,
     /// Settings that take a protection away, to see that its loss is noticed.
     pub(crate) overrides: Vec<(String, String)>,
+    /// Statements that do the same to a database.
+    pub(crate) sabotage: Vec<String>,
+    sabotaged: Mutex<HashSet<String>>,
     directory: PathBuf,
     cluster: Option<Arc<Cluster>>,
 }
@@ -103,6 +107,8 @@ impl World {
             report: Report::default(),
             url,
             overrides: Vec::new(),
+            sabotage: Vec::new(),
+            sabotaged: Mutex::default(),
             directory: directory.to_owned(),
             cluster,
         })
@@ -114,6 +120,21 @@ impl World {
             .with("AUTHSERVICE__LIMITS__ENABLED", "false")
             .with("AUTHSERVICE__REFRESH__MAX_SESSIONS_PER_USER", "1000");
         Ok(self.overrides.iter().fold(settings, |settings, (name, text)| settings.with(name, text)))
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub(crate) async fn start(&self, settings: &Settings) -> Result<Server> {
+        let server = Server::start(settings).await?;
+        let url = settings.database_url().to_owned();
+        let is_first = self.sabotaged.lock().unwrap_or_else(PoisonError::into_inner).insert(url.clone());
+        if is_first && !self.sabotage.is_empty() {
+            let sql = Sql::connect(&url).await?;
+            for statement in &self.sabotage {
+                sql.run(statement).await?;
+            }
+            sql.close().await;
+        }
+        Ok(server)
     }
 
     pub(crate) fn directory(&self) -> &Path {

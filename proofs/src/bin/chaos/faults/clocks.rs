@@ -1,11 +1,11 @@
 //! R13 and R14: replicas whose clocks differ by minutes, and a host whose clock steps by an hour.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proofs::Result;
-use proofs::api::{Api, Pair};
-use proofs::server::{Server, Settings};
+use proofs::api::{Api, Pair, claims};
+use proofs::server::Settings;
 
 use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
 use crate::verdict;
@@ -19,9 +19,9 @@ pub(super) async fn apart(world: &mut World) -> Result<()> {
     };
     for offset in ["+300s", "-300s"] {
         let first = world.settings(&format!("right{offset}"))?;
-        let right = Server::start(&first).await?;
+        let right = world.start(&first).await?;
         let wrong = faked(&first.replica(&format!("wrong{offset}"))?, &library).with("FAKETIME", offset);
-        let wrong = Server::start(&wrong).await?;
+        let wrong = world.start(&wrong).await?;
         let (mut one, mut two) = (Api::new(right.address()), Api::new(wrong.address()));
         let email =
             format!("clock{}@{DOMAIN}", &offset[1..]).replace('s', if offset.starts_with('+') { "a" } else { "b" });
@@ -60,21 +60,36 @@ pub(super) async fn steps(world: &mut World) -> Result<()> {
     let file = path.display().to_string();
     std::fs::write(&path, "+0s\n")?;
     let settings = faked(&world.settings("server")?, &library).with("FAKETIME_TIMESTAMP_FILE", &file);
-    let server = Server::start(&settings.with("FAKETIME_NO_CACHE", "1")).await?;
+    let server = world.start(&settings.with("FAKETIME_NO_CACHE", "1")).await?;
     let plan = Plan::on(&[server.address()]);
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 48)).await?;
     let mut load = crowd.go(world, &plan);
+    let (mut api, mut shown) = (Api::new(server.address()), Vec::new());
+    let begun = Instant::now();
+    let mut retries = Vec::new();
     for step in ["+3600s", "+0s", "-3600s", "+0s"] {
         tokio::time::sleep(world.size.seconds(1, 40)).await;
         // Access tokens of before the step may be over, or of the future: only refreshes must go on.
         let mut crowd = load.stop().await?;
+        // A client whose answer is lost while the clock steps.
+        let pair = api.must_login(&format!("user0@{DOMAIN}"), PASSWORD).await?;
+        let lost = api.refresh(&pair.refresh).await?;
         std::fs::write(&path, format!("{step}\n"))?;
+        let again = api.refresh(&pair.refresh).await?;
+        retries.push(format!("{} after {}", again.status, lost.status));
         crowd.settle(world, &plan).await;
+        let fresh = api.must_login(&format!("user0@{DOMAIN}"), PASSWORD).await?;
+        shown.push(claims(&fresh.access)["iat"].as_i64().unwrap_or_default());
         tell(format!("the clock shows {step}: {}", world.ledger.summary()));
         load = crowd.go(world, &plan);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let crowd = load.stop().await?;
+    let moved: Vec<i64> = shown.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let figure = format!("times of issue moved by {moved:?} s within {:.0?}", begun.elapsed());
+    world.promise("the fault was there", figure, moved.iter().all(|moved| moved.abs() > 3_000));
+    let is_kept = retries.iter().all(|retry| retry == "200 after 200");
+    world.promise("a retry across a step of the clock is no theft", retries.join(", "), is_kept);
     verdict::check(world, crowd, &plan).await
 }
 

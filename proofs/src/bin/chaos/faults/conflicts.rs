@@ -18,7 +18,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     for setting in ["default_transaction_isolation TO serializable", "deadlock_timeout TO '300ms'"] {
         admin.run(&format!("ALTER DATABASE {name} SET {setting}")).await?;
     }
-    let server = Server::start(&world.settings("server")?).await?;
+    let server = world.start(&world.settings("server")?).await?;
     deadlock(world, &server).await?;
     let plan = Plan::on(&[server.address()]).with_churn();
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use proofs::Result;
 use proofs::proxy::{Mode, Proxy};
-use proofs::server::Server;
 use proofs::times::Times;
 
 use crate::crowd::{Crowd, Plan};
@@ -30,7 +29,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
 async fn restarts(world: &mut World) -> Result<()> {
     let crashes = world.size.times(3, 50);
     let cluster = world.cluster()?;
-    let server = Server::start(&world.settings("server")?).await?;
+    let server = world.start(&world.settings("server")?).await?;
     let plan = Plan::on(&[server.address()]).with_churn();
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;
     let load = crowd.go(world, &plan);
@@ -61,7 +60,7 @@ async fn outage(world: &mut World) -> Result<()> {
     let down = Duration::from_secs(22);
     let cluster = world.cluster()?;
     let settings = world.settings("outage")?.with("AUTHSERVICE__REFRESH__RETRY_WINDOW_SECONDS", WINDOW);
-    let server = Server::start(&settings).await?;
+    let server = world.start(&settings).await?;
     let network = Proxy::start(&[server.address()]).await?;
     let plan = Plan::on(&[network.address]);
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 64)).await?;

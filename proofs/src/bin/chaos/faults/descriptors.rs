@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use proofs::Result;
 use proofs::api::Api;
-use proofs::server::Server;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -19,7 +18,7 @@ const SOCKETS: usize = 600;
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
     let settings = world.settings("server")?.through(&["prlimit", LIMIT]);
-    let server = Server::start(&settings).await?;
+    let server = world.start(&settings).await?;
     let mut old = Api::new(server.address());
     let email = format!("alice@{DOMAIN}");
     old.must_register(&email, PASSWORD).await?;

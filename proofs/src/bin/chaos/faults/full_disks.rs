@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use proofs::Result;
 use proofs::api::Api;
 use proofs::postgres::Cluster;
-use proofs::server::Server;
 
 use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
 use crate::disk::Disk;
@@ -40,7 +39,7 @@ pub(super) async fn postgres(world: &mut World) -> Result<()> {
 }
 
 async fn under_load(world: &mut World, disk: &Disk, cluster: Option<Arc<Cluster>>) -> Result<()> {
-    let server = Server::start(&world.settings("server")?).await?;
+    let server = world.start(&world.settings("server")?).await?;
     let plan = Plan::on(&[server.address()]);
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 48)).await?;
     let mut reader = Api::new(server.address());

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use proofs::Result;
 use proofs::proxy::{Mode, Proxy};
-use proofs::server::Server;
 
 use crate::crowd::{Crowd, Plan};
 use crate::probe::{JWKS, Probe, READY, wait_for};
@@ -19,7 +18,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let cluster = world.cluster()?;
     let hang = world.size.seconds(22, 60);
     let settings = world.settings("server")?.with("AUTHSERVICE__REFRESH__RETRY_WINDOW_SECONDS", "8");
-    let server = Server::start(&settings).await?;
+    let server = world.start(&settings).await?;
     let network = Proxy::start(&[server.address()]).await?;
     let plan = Plan::on(&[network.address]);
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use proofs::Result;
-use proofs::server::Server;
 use proofs::times::Times;
 
 use crate::crowd::{Crowd, Plan};
@@ -16,7 +15,7 @@ const LOOK_EVERY: usize = 10;
 pub(super) async fn run(world: &mut World) -> Result<()> {
     let kills = world.size.times(15, 200);
     let settings = world.settings("server")?;
-    let mut server = Server::start(&settings).await?;
+    let mut server = world.start(&settings).await?;
     let plan = Plan::on(&[server.address()]).with_churn();
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 48)).await?;
     let load = crowd.go(world, &plan);
@@ -29,7 +28,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
             tell(format!("{kill} kills: {}", world.ledger.summary()));
         }
         let started = Instant::now();
-        server = Server::start(&settings).await?;
+        server = world.start(&settings).await?;
         starts.add(started.elapsed());
     }
     let crowd = load.stop().await?;

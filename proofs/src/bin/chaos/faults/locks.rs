@@ -13,12 +13,12 @@ use crate::world::World;
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
     let first = world.settings("one")?;
-    let one = Server::start(&first).await?;
+    let one = world.start(&first).await?;
     held(world, &one, Duration::from_secs(2)).await?;
     let long = if world.size.is_short { 8 } else { 30 };
     held(world, &one, Duration::from_secs(long)).await?;
 
-    let two = Server::start(&first.replica("two")?).await?;
+    let two = world.start(&first.replica("two")?).await?;
     let plan = Plan::on(&[one.address(), two.address()]).with_churn();
     let crowd = Crowd::sign_in(world, one.address(), world.size.clients(24, 48)).await?;
     let load = crowd.go(world, &plan);

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use proofs::Result;
 use proofs::api::{Api, Pair};
-use proofs::server::Server;
 use proofs::times::Times;
 use tokio::task::JoinSet;
 
@@ -18,9 +17,9 @@ const HASH: u64 = 19_456 * 1024;
 const MIB: u64 = 1_048_576;
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
-    const FLOOD: usize = 300;
+    let clients = world.size.clients(100, 2_000);
     let settings = world.settings("server")?.with("AUTHSERVICE__PASSWORDS__MAX_CONCURRENT", "1");
-    let server = Server::start(&settings).await?;
+    let server = world.start(&settings).await?;
     let mut api = Api::new(server.address());
     let email = format!("alice@{DOMAIN}");
     api.must_register(&email, PASSWORD).await?;
@@ -28,7 +27,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let base = server.usage()?;
     let until = Instant::now() + world.size.seconds(5, 60);
     let mut flood = JoinSet::new();
-    for number in 0..FLOOD {
+    for number in 0..clients {
         let (address, email) = (server.address(), format!("nobody{number}@{DOMAIN}"));
         flood.spawn(async move {
             let (mut api, mut seen) = (Api::new(address), Vec::new());
@@ -57,13 +56,13 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let longest = answers.iter().map(|(_, time)| *time).max().unwrap_or_default();
     let (refused, busy) = (count(401), count(503));
     let figure = format!("{} sign-ins: {refused} hashed, {busy} answers 503, longest {longest:.1?}", answers.len());
-    let is_kept = refused + busy == answers.len() && busy > 0 && longest < Duration::from_secs(5);
-    world.promise("a flood of sign-ins is hashed or 503 within 5 s", figure, is_kept);
+    let is_kept = refused + busy == answers.len() && busy > 0 && longest < Duration::from_secs(15);
+    world.promise("a flood of sign-ins is hashed or 503", figure, is_kept);
     let grown = usage.peak_rss.saturating_sub(base.rss) / MIB;
     let figure = format!("{grown} MiB more than before, of which one hash is {}", HASH / MIB);
     world.promise("memory: one hash a place and 64 MiB at most", figure, grown <= HASH / MIB + 64);
-    // A debug server has its hashes optimised and nothing else.
-    let bound = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 100 });
+    // A debug server has its hashes optimised and nothing else: of its speed nothing is promised.
+    let bound = Duration::from_millis(if cfg!(debug_assertions) { 5_000 } else { 100 });
     for (what, times) in [("refreshes", &refreshes), ("the JWK Set", &keys.times)] {
         let p99 = times.percentile(99);
         let figure = format!("p99 {p99:.0?} of {}, median {:.1?}", times.count(), times.percentile(50));

@@ -3,9 +3,9 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use proofs::Result;
 use proofs::server::{self, Settings};
 use proofs::sql::Sql;
-use proofs::{Result, server::Server};
 
 use crate::world::World;
 
@@ -40,7 +40,7 @@ pub(super) async fn at_once(world: &mut World) -> Result<()> {
         if !is_complete || twice != 0 {
             failed.push(format!("round {round}: exit {code}, {text}, {twice} applied twice"));
         }
-        drop(Server::start(&settings).await?);
+        drop(world.start(&settings).await?);
     }
     let figure =
         format!("{rounds} rounds of {PROCESSES}, {killed} killed: {} faults {}", failed.len(), failed.join("; "));
@@ -51,7 +51,7 @@ pub(super) async fn at_once(world: &mut World) -> Result<()> {
 /// R18.
 pub(super) async fn newer(world: &mut World) -> Result<()> {
     let settings = world.settings("server")?;
-    drop(Server::start(&settings).await?);
+    drop(world.start(&settings).await?);
     let sql = world.sql().await?;
     sql.run("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_future', 1)").await?;
     sql.close().await;

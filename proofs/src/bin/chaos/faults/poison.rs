@@ -2,7 +2,6 @@
 
 use proofs::Result;
 use proofs::api::Api;
-use proofs::server::Server;
 
 use crate::crowd::{DOMAIN, PASSWORD};
 use crate::verdict;
@@ -31,7 +30,7 @@ const POISON: [(&str, &str); 6] = [
 ];
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
-    let server = Server::start(&world.settings("server")?).await?;
+    let server = world.start(&world.settings("server")?).await?;
     let mut api = Api::new(server.address());
     let healthy = format!("healthy@{DOMAIN}");
     api.must_register(&healthy, PASSWORD).await?;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use proofs::Result;
 use proofs::api::{Api, Pair};
 use proofs::proxy::{Mode, Proxy};
-use proofs::server::Server;
 use proofs::times::Times;
 use tokio::task::JoinSet;
 
@@ -19,7 +18,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let url = world.url.replace(&format!(":{}/", world.cluster()?.port), &format!(":{}/", network.address.port()));
     let settings =
         world.settings("slow")?.with("DATABASE_URL", &url).with("AUTHSERVICE__DATABASE__MAX_CONNECTIONS", "4");
-    let server = Server::start(&settings).await?;
+    let server = world.start(&settings).await?;
     let plan = Plan::on(&[server.address()]).pausing(0, 10);
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(48, 200)).await?;
     network.set(Mode::Delay(Duration::from_millis(200)));
@@ -52,7 +51,7 @@ async fn hashing(world: &mut World) -> Result<()> {
         .with("AUTHSERVICE__PASSWORDS__MAX_CONCURRENT", "1")
         .with("AUTHSERVICE__PASSWORDS__ITERATIONS", "16")
         .with("AUTHSERVICE__PASSWORDS__MEMORY_KIB", "65536");
-    let server = Server::start(&settings).await?;
+    let server = world.start(&settings).await?;
     let mut api = Api::new(server.address());
     let email = format!("hash@{DOMAIN}");
     api.must_register(&email, PASSWORD).await?;

@@ -194,5 +194,5 @@ async fn operate(settings: &Settings, arguments: &[&str], input: &str) -> Result
 
 async fn two(world: &World) -> Result<[Server; 2]> {
     let first = world.settings("one")?;
-    Ok([Server::start(&first).await?, Server::start(&first.replica("two")?).await?])
+    Ok([world.start(&first).await?, world.start(&first.replica("two")?).await?])
 }

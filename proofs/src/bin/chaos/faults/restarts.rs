@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use proofs::Result;
 use proofs::api::Api;
 use proofs::proxy::Proxy;
-use proofs::server::Server;
 use proofs::times::Times;
 
 use crate::crowd::{Crowd, Plan};
@@ -19,7 +18,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let restarts = world.size.times(4, 100);
     // Long enough for this balancer, which looks ten times a second.
     let first = world.settings("one")?.with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "1");
-    let mut replicas = [Server::start(&first).await?, Server::start(&first.replica("two")?).await?];
+    let mut replicas = [world.start(&first).await?, world.start(&first.replica("two")?).await?];
     let addresses = [replicas[0].address(), replicas[1].address()];
     let network = Arc::new(Proxy::start(&addresses).await?);
     let balancer = tokio::spawn(balance(Arc::clone(&network), addresses));
@@ -37,7 +36,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
         let ended = server.ended_within(Duration::from_secs(20)).await?;
         exits.add(told.elapsed());
         codes.push(ended.and_then(|status| status.code()));
-        *server = Server::start(&settings).await?;
+        *server = world.start(&settings).await?;
     }
     let crowd = load.stop().await?;
     balancer.abort();

@@ -41,7 +41,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
         times.longest()
     );
     world.promise("requests are answered while nobody reads the log", figure, stuck == 0 && times.count() >= 500);
-    let mut buffer = [0; 256 * 1024];
+    let mut buffer = vec![0; 256 * 1024];
     let read = tokio::task::block_in_place(|| reader.read(&mut buffer))?;
     let reading = std::thread::spawn(move || {
         let mut rest = Vec::new();

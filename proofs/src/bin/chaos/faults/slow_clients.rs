@@ -24,7 +24,7 @@ struct Gone {
 }
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
-    let server = Server::start(&world.settings("server")?).await?;
+    let server = world.start(&world.settings("server")?).await?;
     let address = server.address();
     let base = server.usage()?.descriptors;
     let login = format!(

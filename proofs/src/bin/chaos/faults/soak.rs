@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use proofs::Result;
-use proofs::server::Server;
 
 use crate::crowd::{Crowd, Plan};
 use crate::verdict;
@@ -16,11 +15,11 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
         .settings("server")?
         .with("AUTHSERVICE__CLEANUP__INTERVAL_SECONDS", "1")
         .with("AUTHSERVICE__CLEANUP__RETENTION_DAYS", "0");
-    let server = Server::start(&settings).await?;
+    let server = world.start(&settings).await?;
     let plan = Plan::on(&[server.address()]).with_churn();
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 32)).await?;
     let load = crowd.go(world, &plan);
-    let time = world.size.seconds(8, 1_200);
+    let time = world.size.seconds(6, 1_200);
     // The first quarter is for warming up.
     tokio::time::sleep(time / 4).await;
     let (started, warm) = (Instant::now(), server.usage()?);
@@ -30,7 +29,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
         most = most.max(server.usage()?.descriptors);
     }
     let end = server.usage()?;
-    let mut crowd = load.stop().await?;
+    let crowd = load.stop().await?;
     // A sweep may be under way.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let sql = world.sql().await?;
@@ -45,7 +44,5 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     world.promise("memory comes to rest", figure, grown <= 16);
     let figure = format!("{} when warm, {most} at most", warm.descriptors);
     world.promise("descriptors come to rest", figure, most <= warm.descriptors + 20);
-    // Their rows are gone, so their tokens are refused as any other's.
-    crowd.ended.truncate(20);
     verdict::check(world, crowd, &plan).await
 }

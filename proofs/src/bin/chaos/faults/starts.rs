@@ -19,7 +19,7 @@ pub(super) async fn without_database(world: &mut World) -> Result<()> {
     let down = world.size.seconds(4, 40);
     // Once before, so that there are keys.
     let settings = world.settings("server")?;
-    drop(Server::start(&settings).await?);
+    drop(world.start(&settings).await?);
     cluster.crash()?;
     let mut server = Server::spawn(&settings)?;
     let ended = server.ended_within(down).await?;
@@ -53,11 +53,11 @@ pub(super) async fn unsafe_database(world: &mut World) -> Result<()> {
     let settings = "synchronous_commit = off\nwal_writer_delay = 10s\nwal_writer_flush_after = 1GB";
     let cluster = Cluster::start(&world.directory().join("lazy"), settings)?;
     world.url = cluster.database().await?;
-    let server = Server::start(&world.settings("lazy")?).await?;
+    let server = world.start(&world.settings("lazy")?).await?;
     let plan = Plan::on(&[server.address()]).with_churn();
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 48)).await?;
     let load = crowd.go(world, &plan);
-    for _ in 0..world.size.times(2, 20) {
+    for _ in 0..world.size.times(1, 20) {
         tokio::time::sleep(Duration::from_millis(700)).await;
         cluster.crash()?;
         cluster.start_again()?;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use proofs::Result;
 use proofs::api::Api;
 use proofs::proxy::{Mode, Proxy};
-use proofs::server::Server;
 
 use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
 use crate::verdict;
@@ -16,16 +15,16 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let port = world.cluster()?.port;
     let network = Proxy::start(&[([127, 0, 0, 1], port).into()]).await?;
     let url = world.url.replace(&format!(":{port}/"), &format!(":{}/", network.address.port()));
-    let server = Server::start(&world.settings("server")?.with("DATABASE_URL", &url)).await?;
+    let server = world.start(&world.settings("server")?.with("DATABASE_URL", &url)).await?;
     let plan = Plan::on(&[server.address()]).pausing(500, 3_000);
-    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(100, 1_500)).await?;
+    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(48, 1_500)).await?;
     let sessions = u64::try_from(crowd.wallets.len())?;
     let mut api = Api::new(server.address());
     let access = api.must_login(&format!("user0@{DOMAIN}"), PASSWORD).await?.access;
     let load = crowd.go(world, &plan);
     tokio::time::sleep(Duration::from_secs(3)).await;
     network.set(Mode::Blackhole);
-    let gone = world.size.seconds(8, 60);
+    let gone = world.size.seconds(5, 60);
     let (started, mut waits) = (Instant::now(), BTreeSet::new());
     while started.elapsed() < gone {
         if let Ok(answer) = api.me(&access).await
