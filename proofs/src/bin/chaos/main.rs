@@ -48,6 +48,9 @@ struct Run {
     /// Faults by id, or `all`
     #[arg(required = true)]
     faults: Vec<String>,
+    /// Leave these out
+    #[arg(long, value_name = "FAULT", value_delimiter = ',')]
+    except: Vec<String>,
     /// Databases to try them on
     #[arg(long, value_enum, default_value = "both")]
     engine: Engines,
@@ -132,7 +135,8 @@ async fn execute(command: Command) -> Result<usize> {
 }
 
 async fn try_faults(run: &Run) -> Result<usize> {
-    let chosen = choose(&run.faults)?;
+    let except = choose(&run.except)?;
+    let chosen = choose(&run.faults)?.into_iter().filter(|fault| except.iter().all(|left| left.id != fault.id));
     let seed = run.seed.unwrap_or_else(from_the_kernel);
     say(&format!("seed {seed}"));
     let root = Root::make(seed)?;

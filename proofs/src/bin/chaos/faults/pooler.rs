@@ -22,16 +22,16 @@ impl Drop for Pooler {
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
     // As it is mostly set up; and with the parameters ignored by which the server asks for its time limits.
-    for ignored in ["extra_float_digits", "extra_float_digits, options"] {
-        behind(world, ignored).await?;
+    for (name, ignored) in [("plain", "extra_float_digits"), ("ignoring", "extra_float_digits, options")] {
+        behind(world, name, ignored).await?;
         world.new_ledger();
     }
     Ok(())
 }
 
-async fn behind(world: &mut World, ignored: &str) -> Result<()> {
+async fn behind(world: &mut World, name: &str, ignored: &str) -> Result<()> {
     let (port, target) = (process::free_port()?, world.cluster()?.port);
-    let folder = world.directory().join("pooler");
+    let folder = world.directory().join(format!("pooler-{name}"));
     std::fs::create_dir_all(&folder)?;
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
     let path = folder.join("pgbouncer.ini");
@@ -61,7 +61,7 @@ async fn behind(world: &mut World, ignored: &str) -> Result<()> {
         return Ok(());
     }
     let url = format!("postgres://postgres@127.0.0.1:{port}/{named}");
-    let settings = world.settings("server")?.with("DATABASE_URL", &url);
+    let settings = world.settings(name)?.with("DATABASE_URL", &url);
     let settings = settings.with("AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS", "2");
     let start = Start::of(&settings).await?;
     let figure =

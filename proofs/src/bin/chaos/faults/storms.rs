@@ -25,6 +25,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     network.set(Mode::Blackhole);
     let gone = world.size.seconds(5, 60);
+    api.client = api.client.answer_within(Duration::from_secs(3));
     let (started, mut waits) = (Instant::now(), BTreeSet::new());
     while started.elapsed() < gone {
         if let Ok(answer) = api.me(&access).await
