@@ -158,7 +158,13 @@ impl World {
     /// Notes what was seen of a promise.
     pub(crate) fn promise(&mut self, promise: &str, figure: impl Display, is_kept: bool) {
         let (fault, engine) = (self.fault, self.engine.label());
-        self.report.add(Row { fault, engine, promise: promise.to_owned(), figure: figure.to_string(), is_kept });
+        self.report.add(Row {
+            fault,
+            engine,
+            promise: promise.to_owned(),
+            figure: figure.to_string().replace('\n', " "),
+            is_kept,
+        });
     }
 
     /// Begins the next part of a fault with an empty ledger; what was broken before is in the report already.

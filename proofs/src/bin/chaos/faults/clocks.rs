@@ -93,12 +93,14 @@ pub(super) async fn steps(world: &mut World) -> Result<()> {
     verdict::check(world, crowd, &plan).await
 }
 
-fn faked(settings: &Settings, library: &Path) -> Settings {
+/// A server that sees the time that we say.
+pub(super) fn faked(settings: &Settings, library: &Path) -> Settings {
     // Timers count on a clock that never steps, as on a real host.
     settings.clone().with("LD_PRELOAD", &library.display().to_string()).with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }
 
-fn library() -> Option<PathBuf> {
+/// The library that fakes clocks, where it is installed.
+pub(super) fn library() -> Option<PathBuf> {
     let names =
         ["x86_64", "aarch64"].map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"));
     names.into_iter().map(PathBuf::from).find(|path| path.exists())

@@ -10,6 +10,7 @@ mod clocks;
 mod conflicts;
 mod crashes;
 mod descriptors;
+mod entropy;
 mod full_disks;
 mod hangs;
 mod key_files;
@@ -81,6 +82,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("R28", POSTGRES, "PgBouncer in transaction mode", |world| Box::pin(pooler::run(world))),
     fault("R29", POSTGRES, "all clients at once after an outage", |world| Box::pin(storms::run(world))),
     fault("R30", BOTH, "a long run with short lives", |world| Box::pin(soak::run(world))),
+    fault("R32", SQLITE, "no random bytes", |world| Box::pin(entropy::run(world))),
     fault("R33", SQLITE, "nobody reads the log", |world| Box::pin(sinks::run(world))),
     fault("R35", BOTH, "rows that make no sense", |world| Box::pin(poison::run(world))),
 ];
