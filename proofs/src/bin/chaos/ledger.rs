@@ -62,11 +62,19 @@ struct Entries {
 
 /// Shared by all clients of a run.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<Entries>);
+pub(crate) struct Ledger {
+    /// Which run it belongs to.
+    label: String,
+    entries: Mutex<Entries>,
+}
 
 impl Ledger {
+    pub(crate) fn new(fault: &str, engine: &str) -> Self {
+        Self { label: format!("{fault} {engine}"), entries: Mutex::default() }
+    }
+
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count(&self, what: &'static str) {
@@ -86,7 +94,7 @@ impl Ledger {
             *number
         };
         if number <= 5 {
-            say(&format!("    BROKEN {}: {text}", breach.label()));
+            say(&format!("    {} BROKEN {}: {text}", self.label, breach.label()));
         }
     }
 

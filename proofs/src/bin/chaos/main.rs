@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use proofs::Result;
 use proofs::dice::Dice;
 use proofs::postgres::Cluster;
+use tokio::task::JoinSet;
 
 use crate::faults::{FAULTS, Fault};
 use crate::report::{Report, Row, say};
@@ -127,48 +128,76 @@ async fn execute(command: Command) -> Result<usize> {
         Command::Run(run) => {
             // Servers and clusters end when they are dropped, so Ctrl-C must not end us before that.
             tokio::select! {
-                result = try_faults(&run) => result,
+                result = try_faults(run) => result,
                 _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
             }
         }
     }
 }
 
-async fn try_faults(run: &Run) -> Result<usize> {
+async fn try_faults(run: Run) -> Result<usize> {
     let except = choose(&run.except)?;
-    let chosen = choose(&run.faults)?.into_iter().filter(|fault| except.iter().all(|left| left.id != fault.id));
+    let chosen: Vec<&Fault> =
+        choose(&run.faults)?.into_iter().filter(|fault| except.iter().all(|left| left.id != fault.id)).collect();
     let seed = run.seed.unwrap_or_else(from_the_kernel);
     say(&format!("seed {seed}"));
-    let root = Root::make(seed)?;
-    let size = Size::new(run.short, run.seconds, run.kills, run.clients);
-    let mut report = Report::default();
-    let mut cluster = None;
-    for fault in chosen {
-        for engine in fault.engines.iter().copied().filter(|engine| run.engine.has(*engine)) {
-            if engine == Engine::Postgres && cluster.is_none() {
-                cluster = Some(Arc::new(Cluster::start(&root.0.join("postgres"), "")?));
-            }
-            let directory = root.0.join(format!("{}-{}", fault.id, engine.label()));
-            // A seed of its own, so that a fault alone repeats what it did among others.
-            let dice = Dice::new(seed).part(number_of(fault.id));
-            let mut world = World::new(fault.id, engine, size, dice, &directory, cluster.clone()).await?;
-            world.overrides.clone_from(&run.overrides);
-            world.sabotage.clone_from(&run.sabotage);
-            let rows = try_fault(fault, world).await;
-            let is_kept = rows.iter().all(|row| row.is_kept);
-            report.rows.extend(rows);
-            if !is_kept {
-                say(&format!("  kept: {}", root.keep(&directory)?.display()));
-            }
-            let _ = std::fs::remove_dir_all(&directory);
-        }
+    let root = Arc::new(Root::make(seed)?);
+    let run = Arc::new(run);
+    let on = |engines: &[Engine]| -> Vec<(&'static Fault, Engine)> {
+        let pairs = |fault: &&'static Fault| -> Vec<_> {
+            let engines = engines.iter().filter(|engine| fault.engines.contains(engine) && run.engine.has(**engine));
+            engines.map(|engine| (*fault, *engine)).collect()
+        };
+        chosen.iter().flat_map(pairs).collect()
+    };
+    // Much of a run is waiting: a short one tries both databases side by side. A long one measures, and is alone.
+    let lanes = if run.short {
+        vec![on(&[Engine::Sqlite]), on(&[Engine::Postgres])]
+    } else {
+        vec![on(&[Engine::Sqlite, Engine::Postgres])]
+    };
+    let mut tasks = JoinSet::new();
+    for lane in lanes {
+        tasks.spawn(try_in_turn(lane, Arc::clone(&run), seed, Arc::clone(&root)));
     }
-    drop(cluster);
+    let mut report = Report::default();
+    while let Some(rows) = tasks.join_next().await {
+        report.rows.extend(rows??);
+    }
+    report.rows.sort_by_key(|row| (row.fault, row.engine));
     report.print();
     if let Some(path) = &run.json {
         append(path, &report.as_json(seed))?;
     }
     Ok(report.broken())
+}
+
+async fn try_in_turn(
+    lane: Vec<(&'static Fault, Engine)>,
+    run: Arc<Run>,
+    seed: u64,
+    root: Arc<Root>,
+) -> Result<Vec<Row>> {
+    let size = Size::new(run.short, run.seconds, run.kills, run.clients);
+    let (mut rows, mut cluster) = (Vec::new(), None);
+    for (fault, engine) in lane {
+        if engine == Engine::Postgres && cluster.is_none() {
+            cluster = Some(Arc::new(Cluster::start(&root.0.join("postgres"), "")?));
+        }
+        let directory = root.0.join(format!("{}-{}", fault.id, engine.label()));
+        // A seed of its own, so that a fault alone repeats what it did among others.
+        let dice = Dice::new(seed).part(number_of(fault.id));
+        let mut world = World::new(fault.id, engine, size, dice, &directory, cluster.clone()).await?;
+        world.overrides.clone_from(&run.overrides);
+        world.sabotage.clone_from(&run.sabotage);
+        let trial = try_fault(fault, world).await;
+        if trial.iter().any(|row| !row.is_kept) {
+            say(&format!("  kept: {}", root.keep(&directory)?.display()));
+        }
+        let _ = std::fs::remove_dir_all(&directory);
+        rows.extend(trial);
+    }
+    Ok(rows)
 }
 
 /// The folder of a run; removed at its end, also by Ctrl-C.

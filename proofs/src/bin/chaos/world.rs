@@ -79,11 +79,6 @@ pub(crate) struct World {
     cluster: Option<Arc<Cluster>>,
 }
 
-/// Writes a line of progress.
-pub(crate) fn tell(what: impl Display) {
-    say(&format!("    {what}"));
-}
-
 impl World {
     pub(crate) async fn new(
         fault: &'static str,
@@ -103,7 +98,7 @@ impl World {
             engine,
             size,
             dice,
-            ledger: Arc::default(),
+            ledger: Arc::new(Ledger::new(fault, engine.label())),
             report: Report::default(),
             url,
             overrides: Vec::new(),
@@ -135,6 +130,11 @@ impl World {
             sql.close().await;
         }
         Ok(server)
+    }
+
+    /// Writes a line of progress.
+    pub(crate) fn tell(&self, what: impl Display) {
+        say(&format!("    {} {}: {what}", self.fault, self.engine.label()));
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -169,6 +169,6 @@ impl World {
 
     /// Begins the next part of a fault with an empty ledger; what was broken before is in the report already.
     pub(crate) fn new_ledger(&mut self) {
-        self.ledger = Arc::default();
+        self.ledger = Arc::new(Ledger::new(self.fault, self.engine.label()));
     }
 }

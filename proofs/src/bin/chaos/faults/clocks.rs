@@ -9,12 +9,12 @@ use proofs::server::Settings;
 
 use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
 use crate::verdict;
-use crate::world::{World, tell};
+use crate::world::World;
 
 /// R13: a token is issued by one and used at the other, both ways.
 pub(super) async fn apart(world: &mut World) -> Result<()> {
     let Some(library) = library() else {
-        tell("not tried: there is no libfaketime (Debian package faketime)");
+        world.tell("not tried: there is no libfaketime (Debian package faketime)");
         return Ok(());
     };
     for offset in ["+300s", "-300s"] {
@@ -53,7 +53,7 @@ pub(super) async fn apart(world: &mut World) -> Result<()> {
 /// R14: the host's clock steps forth by an hour and back again, under load.
 pub(super) async fn steps(world: &mut World) -> Result<()> {
     let Some(library) = library() else {
-        tell("not tried: there is no libfaketime (Debian package faketime)");
+        world.tell("not tried: there is no libfaketime (Debian package faketime)");
         return Ok(());
     };
     let path = world.directory().join("faketime");
@@ -80,7 +80,7 @@ pub(super) async fn steps(world: &mut World) -> Result<()> {
         crowd.settle(world, &plan).await;
         let fresh = api.must_login(&format!("user0@{DOMAIN}"), PASSWORD).await?;
         shown.push(claims(&fresh.access)["iat"].as_i64().unwrap_or_default());
-        tell(format!("the clock shows {step}: {}", world.ledger.summary()));
+        world.tell(format!("the clock shows {step}: {}", world.ledger.summary()));
         load = crowd.go(world, &plan);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -9,7 +9,7 @@ use proofs::times::Times;
 use crate::crowd::{Crowd, Plan};
 use crate::probe::{READY, wait_for};
 use crate::verdict::{self, Snapshot};
-use crate::world::{World, tell};
+use crate::world::World;
 
 /// The pool heals within this time after the database is back.
 const HEALED: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ async fn restarts(world: &mut World) -> Result<()> {
         healed.add(wait_for(server.address(), READY, 200, PATIENCE).await?);
         if crash % 5 == 0 {
             verdict::check_rows(world, &mut before).await?;
-            tell(format!("{crash} crashes: {}", world.ledger.summary()));
+            world.tell(format!("{crash} crashes: {}", world.ledger.summary()));
         }
     }
     let crowd = load.stop().await?;
@@ -71,7 +71,7 @@ async fn outage(world: &mut World) -> Result<()> {
     tokio::time::sleep(Duration::from_millis(600)).await;
     cluster.crash()?;
     network.set(Mode::Pass);
-    tell(format!("the database is down for {down:?}, the retry window is {WINDOW} s"));
+    world.tell(format!("the database is down for {down:?}, the retry window is {WINDOW} s"));
     tokio::time::sleep(down).await;
     cluster.start_again()?;
     wait_for(server.address(), READY, 200, PATIENCE).await?;

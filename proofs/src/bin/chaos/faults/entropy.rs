@@ -11,7 +11,7 @@ use proofs::api::{Api, Pair};
 use super::clocks;
 use crate::crowd::{DOMAIN, PASSWORD};
 use crate::verdict;
-use crate::world::{World, tell};
+use crate::world::World;
 
 /// Fails every source of random bytes while the file exists that `NO_ENTROPY` names.
 const SOURCE: &str = r#"
@@ -69,7 +69,7 @@ int open64(const char *path, int flags, ...) {
 pub(super) async fn run(world: &mut World) -> Result<()> {
     let directory = world.directory().to_owned();
     let (Some(clock), Some(own)) = (clocks::library(), compile(&directory)?) else {
-        tell("not tried: it needs libfaketime and a C compiler");
+        world.tell("not tried: it needs libfaketime and a C compiler");
         return Ok(());
     };
     let [time, dry] = ["faketime", "dry"].map(|name| directory.join(name));

@@ -10,7 +10,7 @@ use proofs::postgres::Cluster;
 use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
 use crate::disk::Disk;
 use crate::verdict;
-use crate::world::{World, tell};
+use crate::world::World;
 
 const FULL: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) async fn sqlite(world: &mut World) -> Result<()> {
     let path = world.directory().join("disk");
     let Some(disk) = Disk::mount(&path, 12)? else {
-        tell("not tried: mounting a disk needs root");
+        world.tell("not tried: mounting a disk needs root");
         return Ok(());
     };
     world.url = format!("sqlite://{}/authservice.db?mode=rwc", path.display());
@@ -30,7 +30,7 @@ pub(super) async fn sqlite(world: &mut World) -> Result<()> {
 pub(super) async fn postgres(world: &mut World) -> Result<()> {
     let path = world.directory().join("disk");
     let Some(disk) = Disk::mount(&path, 160)? else {
-        tell("not tried: mounting a disk needs root");
+        world.tell("not tried: mounting a disk needs root");
         return Ok(());
     };
     let cluster = Arc::new(Cluster::start(&path.join("postgres"), "max_wal_size = 32MB\nmin_wal_size = 32MB")?);
@@ -63,7 +63,7 @@ async fn under_load(world: &mut World, disk: &Disk, cluster: Option<Arc<Cluster>
     if let Some(cluster) = &cluster {
         // PostgreSQL gives up when it cannot write its log.
         if cluster.answers_within(Duration::from_secs(3)).await.is_err() {
-            tell("PostgreSQL has given up and is started again");
+            world.tell("PostgreSQL has given up and is started again");
             cluster.start_again()?;
         }
     }

@@ -8,7 +8,7 @@ use proofs::proxy::{Mode, Proxy};
 use crate::crowd::{Crowd, Plan};
 use crate::probe::{JWKS, Probe, READY, wait_for};
 use crate::verdict;
-use crate::world::{World, tell};
+use crate::world::World;
 
 /// Every request is answered within this time.
 const ANSWERED: Duration = Duration::from_secs(3);
@@ -32,7 +32,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     tokio::time::sleep(Duration::from_millis(600)).await;
     cluster.hang()?;
     network.set(Mode::Pass);
-    tell(format!("every process of PostgreSQL is stopped for {hang:?}, the retry window is 8 s"));
+    world.tell(format!("every process of PostgreSQL is stopped for {hang:?}, the retry window is 8 s"));
     let keys = Probe::start(server.address(), JWKS, Duration::from_millis(20));
     let _ = world.ledger.take_times();
     tokio::time::sleep(hang).await;

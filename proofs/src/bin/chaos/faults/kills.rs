@@ -7,7 +7,7 @@ use proofs::times::Times;
 
 use crate::crowd::{Crowd, Plan};
 use crate::verdict::{self, Snapshot};
-use crate::world::{World, tell};
+use crate::world::World;
 
 /// Rows are read past the server after so many kills.
 const LOOK_EVERY: usize = 10;
@@ -25,7 +25,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
         server.kill()?;
         if kill % LOOK_EVERY == 0 {
             verdict::check_rows(world, &mut before).await?;
-            tell(format!("{kill} kills: {}", world.ledger.summary()));
+            world.tell(format!("{kill} kills: {}", world.ledger.summary()));
         }
         let started = Instant::now();
         server = world.start(&settings).await?;

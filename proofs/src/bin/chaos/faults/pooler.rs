@@ -9,7 +9,7 @@ use proofs::{Result, process};
 use crate::crowd::{Crowd, Plan};
 use crate::refusal::Start;
 use crate::verdict;
-use crate::world::{World, tell};
+use crate::world::World;
 
 struct Pooler(Child);
 
@@ -51,13 +51,13 @@ async fn behind(world: &mut World, name: &str, ignored: &str) -> Result<()> {
     };
     let spawned = command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(child) = spawned else {
-        tell("not tried: there is no pgbouncer");
+        world.tell("not tried: there is no pgbouncer");
         return Ok(());
     };
     let mut pooler = Pooler(child);
     tokio::time::sleep(Duration::from_millis(500)).await;
     if pooler.0.try_wait()?.is_some() {
-        tell("not tried: pgbouncer does not start here");
+        world.tell("not tried: pgbouncer does not start here");
         return Ok(());
     }
     let url = format!("postgres://postgres@127.0.0.1:{port}/{named}");

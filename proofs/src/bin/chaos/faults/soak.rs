@@ -6,7 +6,7 @@ use proofs::Result;
 
 use crate::crowd::{Crowd, Plan};
 use crate::verdict;
-use crate::world::{World, tell};
+use crate::world::World;
 
 const MIB: u64 = 1_048_576;
 
@@ -37,7 +37,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let live = sql.number("SELECT COUNT(*) FROM auth_sessions WHERE revoked_at IS NULL").await?;
     let audit = sql.number("SELECT COUNT(*) FROM audit_events").await?;
     sql.close().await;
-    tell(format!("{} ended and acknowledged; {live} live sessions, {audit} audit events", crowd.ended.len()));
+    world.tell(format!("{} ended and acknowledged; {live} live sessions, {audit} audit events", crowd.ended.len()));
     world.promise("ended sessions are deleted", format!("{over} left of {}", crowd.ended.len()), over <= 5);
     let grown = i64::try_from(end.rss / MIB)? - i64::try_from(warm.rss / MIB)?;
     let figure = format!("{} MiB, {grown} MiB more than when warm, in {time:?}", end.rss / MIB);

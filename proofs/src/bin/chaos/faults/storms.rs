@@ -9,7 +9,7 @@ use proofs::proxy::{Mode, Proxy};
 
 use crate::crowd::{Crowd, DOMAIN, PASSWORD, Plan};
 use crate::verdict;
-use crate::world::{World, tell};
+use crate::world::World;
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
     let port = world.cluster()?.port;
@@ -43,7 +43,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     }
     let recovered = opened.elapsed();
     let crowd = load.stop().await?;
-    tell(format!("Retry-After during the outage: {waits:?}"));
+    world.tell(format!("Retry-After during the outage: {waits:?}"));
     let figure = format!("{sessions} answers {recovered:.1?} after {gone:?} without a network");
     world.promise("every client is served within 30 s after an outage", figure, recovered <= Duration::from_secs(30));
     let figure = format!("{waits:?}");
