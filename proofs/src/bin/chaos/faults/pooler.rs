@@ -43,8 +43,9 @@ async fn behind(world: &mut World, name: &str, ignored: &str) -> Result<()> {
     let named = world.url.rsplit('/').next().unwrap_or_default().to_owned();
     std::fs::write(&path, settings.replace("* = ", &format!("{named} = dbname={named} user=postgres ")))?;
     let mut command = if process::is_root() {
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--", "pgbouncer"]);
+        // Not runuser, which stays between us and what it runs.
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "pgbouncer"]);
         command
     } else {
         Command::new("pgbouncer")

@@ -41,7 +41,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let crowd = load.stop().await?;
     balancer.abort();
     let figure = format!("{restarts} restarts; not ready {:.0?} after SIGTERM at most", refused.longest());
-    world.promise("not ready at once after SIGTERM", figure, refused.longest() < Duration::from_millis(500));
+    world.promise("not ready at once after SIGTERM", figure, refused.longest() < Duration::from_secs(1));
     let figure = format!("ended after {:.1?} at the median, {:.1?} at most", exits.percentile(50), exits.longest());
     let is_kept = codes.iter().all(|code| *code == Some(0)) && exits.longest() < Duration::from_secs(12);
     world.promise("exit 0 after draining", figure, is_kept);
