@@ -23,7 +23,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let plan = Plan::on(&[server.address()]).with_churn();
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;
     let load = crowd.go(world, &plan);
-    let (started, time) = (Instant::now(), world.size.seconds(6, 60));
+    let (started, time) = (Instant::now(), world.size.seconds(4, 60));
     let mut terminated = 0;
     while started.elapsed() < time {
         let query = format!(

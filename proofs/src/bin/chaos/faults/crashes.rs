@@ -27,7 +27,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
 }
 
 async fn restarts(world: &mut World) -> Result<()> {
-    let crashes = world.size.times(3, 50);
+    let crashes = world.size.times(2, 50);
     let cluster = world.cluster()?;
     let server = world.start(&world.settings("server")?).await?;
     let plan = Plan::on(&[server.address()]).with_churn();
@@ -65,8 +65,7 @@ async fn outage(world: &mut World) -> Result<()> {
     let plan = Plan::on(&[network.address]);
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 64)).await?;
     let load = crowd.go(world, &plan);
-    // The server has been seen to run for a while.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     network.set(Mode::LoseAnswers);
     tokio::time::sleep(Duration::from_millis(600)).await;
     cluster.crash()?;

@@ -24,7 +24,7 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;
     let keys = Probe::start(server.address(), JWKS, Duration::from_millis(20));
     let load = crowd.go(world, &plan);
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let healthy = keys.stop().await?;
     let before = server.usage()?;
 

@@ -24,14 +24,14 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     network.set(Mode::Delay(Duration::from_millis(200)));
     let before = server.usage()?;
     let load = crowd.go(world, &plan);
-    tokio::time::sleep(world.size.seconds(6, 60)).await;
+    tokio::time::sleep(world.size.seconds(4, 60)).await;
     let after = server.usage()?;
     network.set(Mode::Pass);
     let times = world.ledger.take_times();
-    let crowd = load.stop().await?;
     let refused = world.ledger.counted("answers 503");
+    let crowd = load.stop().await?;
     let figure = format!(
-        "{} answers, {refused} of them 503, median {:.1?}, longest {:.1?}",
+        "{} refreshes, {refused} answers 503, median {:.1?}, longest {:.1?}",
         times.count(),
         times.percentile(50),
         times.longest()

@@ -16,7 +16,7 @@ use crate::world::World;
 /// R01.
 pub(super) async fn without_database(world: &mut World) -> Result<()> {
     let cluster = world.cluster()?;
-    let down = world.size.seconds(4, 40);
+    let down = world.size.seconds(3, 40);
     // Once before, so that there are keys.
     let settings = world.settings("server")?;
     drop(world.start(&settings).await?);
