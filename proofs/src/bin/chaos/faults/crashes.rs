@@ -31,7 +31,7 @@ async fn restarts(world: &mut World) -> Result<()> {
     let cluster = world.cluster()?;
     let server = world.start(&world.settings("server")?).await?;
     let plan = Plan::on(&[server.address()]).with_churn();
-    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 100)).await?;
+    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(24, 48)).await?;
     let load = crowd.go(world, &plan);
     let (mut before, mut healed) = (Snapshot::default(), Times::default());
     for crash in 1..=crashes {
@@ -63,7 +63,7 @@ async fn outage(world: &mut World) -> Result<()> {
     let server = world.start(&settings).await?;
     let network = Proxy::start(&[server.address()]).await?;
     let plan = Plan::on(&[network.address]);
-    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 64)).await?;
+    let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 48)).await?;
     let load = crowd.go(world, &plan);
     tokio::time::sleep(Duration::from_secs(2)).await;
     network.set(Mode::LoseAnswers);
