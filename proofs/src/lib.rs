@@ -16,3 +16,4 @@ pub mod proxy;
 pub mod server;
 pub mod sql;
 pub mod times;
+pub mod verifier;
