@@ -12,6 +12,7 @@ mod crashes;
 mod descriptors;
 mod entropy;
 mod full_disks;
+mod ghosts;
 mod hangs;
 mod key_files;
 mod kills;
@@ -87,4 +88,5 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("R32", SQLITE, "no random bytes", |world| Box::pin(entropy::run(world))),
     fault("R33", SQLITE, "nobody reads the log", |world| Box::pin(sinks::run(world))),
     fault("R35", BOTH, "rows that make no sense", |world| Box::pin(poison::run(world))),
+    fault("R37", POSTGRES, "a request that was given up goes on", |world| Box::pin(ghosts::run(world))),
 ];
