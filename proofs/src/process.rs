@@ -75,7 +75,8 @@ pub fn is_root() -> bool {
 /// again finds it free.
 pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 9_000)?;
+    // Runs that were started one after the other begin far apart.
+    let start = u16::try_from(std::process::id().wrapping_mul(131) % 12_000)?;
     for _ in 0..1_000 {
         let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
