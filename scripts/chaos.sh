@@ -16,5 +16,5 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 profile=dev folder=debug
 if [[ ${CHAOS_PROFILE:-} == release ]]; then profile=release folder=release; fi
 cargo build --locked --quiet --manifest-path "$root/Cargo.toml" --profile "$profile" --package authservice --package proofs --bins
-ulimit -n "$(ulimit -Hn)" # thousands of clients
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true # thousands of clients
 exec "${CARGO_TARGET_DIR:-$root/target}/$folder/chaos" "$@"
