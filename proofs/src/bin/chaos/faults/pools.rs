@@ -29,10 +29,10 @@ pub(super) async fn run(world: &mut World) -> Result<()> {
     network.set(Mode::Pass);
     let times = world.ledger.take_times();
     let refused = world.ledger.counted("answers 503");
-    let served = world.ledger.counted("rotations") + world.ledger.counted("recovered");
+    let refreshed = world.ledger.counted("rotations") + world.ledger.counted("recovered");
     let crowd = load.stop().await?;
     let figure = format!(
-        "{} refreshes, {served} of them 200, {refused} answers 503, median {:.1?}, longest {:.1?}",
+        "{} refreshes, {refreshed} of them 200, {refused} answers 503, median {:.1?}, longest {:.1?}",
         times.count(),
         times.percentile(50),
         times.longest()
