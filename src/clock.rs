@@ -1,6 +1,8 @@
 //! Time: one clock for the whole server, cut to microseconds, moved by hand in tests.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
@@ -10,29 +12,34 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// The local clock plus an offset measured against the database, so that replicas with wrong clocks agree.
+/// The database's clock as last measured, carried on by the host's monotonic one: replicas with wrong clocks agree, and a host's
+/// clock that is set does nothing. The host's own clock until something was measured, as on SQLite.
 #[derive(Debug, Default)]
 pub struct DatabaseClock {
-    offset_micros: AtomicI64,
+    measured: RwLock<Option<(Instant, DateTime<Utc>)>>,
 }
 
 impl DatabaseClock {
-    /// Sets the offset from one measurement: the database said `theirs` at some moment between `before` and `after`.
-    /// Returns the new offset.
-    pub fn measured(&self, before: DateTime<Utc>, theirs: DateTime<Utc>, after: DateTime<Utc>) -> TimeDelta {
-        let offset = theirs - (before + (after - before) / 2);
-        self.offset_micros.store(offset.num_microseconds().unwrap_or(0), Ordering::Relaxed);
-        offset
+    /// Takes one measurement: the database said `theirs` at some moment between `before` and now. Returns how far it is from the
+    /// host's clock.
+    pub fn measured(&self, before: Instant, theirs: DateTime<Utc>) -> TimeDelta {
+        let waited = before.elapsed();
+        let now = theirs + TimeDelta::from_std(waited / 2).unwrap_or_default();
+        *self.measured.write().unwrap_or_else(PoisonError::into_inner) = Some((before + waited, now));
+        now - local()
     }
 }
 
 impl Clock for DatabaseClock {
     fn now(&self) -> DateTime<Utc> {
-        to_micros(local() + TimeDelta::microseconds(self.offset_micros.load(Ordering::Relaxed)))
+        let measured = *self.measured.read().unwrap_or_else(PoisonError::into_inner);
+        to_micros(
+            measured.map_or_else(local, |(at, time)| time + TimeDelta::from_std(at.elapsed()).unwrap_or_default()),
+        )
     }
 }
 
-/// The host's own clock, for measuring the offset.
+/// The host's own clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the host's clock")]
 pub fn local() -> DateTime<Utc> {

@@ -4,7 +4,7 @@
 //! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock, and commits together with others.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
@@ -14,7 +14,7 @@ use sea_orm::{
 };
 use secrecy::ExposeSecret as _;
 
-use crate::clock::{self, DatabaseClock};
+use crate::clock::DatabaseClock;
 use crate::config;
 
 mod group;
@@ -164,22 +164,21 @@ impl Db {
         rows.iter().map(|row| row.try_get_by_index(0)).collect()
     }
 
-    /// Measures how far the database's clock is from this host's and tells `clock`. On SQLite they are the same.
+    /// Reads the database's clock and tells `clock`. SQLite has none of its own.
     pub async fn measure_clock(&self, clock: &DatabaseClock) -> Result<(), DbErr> {
         if self.is_sqlite() {
             return Ok(());
         }
-        let before = clock::local();
+        let before = Instant::now();
         let query = Statement::from_string(DatabaseBackend::Postgres, "SELECT clock_timestamp()");
         let Some(row) = self.reader.query_one_raw(query).await? else {
             return Ok(());
         };
-        let after = clock::local();
         // Who had to wait for a connection has measured the wait.
-        if after - before > TimeDelta::seconds(1) {
+        if before.elapsed() > Duration::from_secs(1) {
             return Ok(());
         }
-        let skew = clock.measured(before, row.try_get_by_index(0)?, after);
+        let skew = clock.measured(before, row.try_get_by_index(0)?);
         if skew.abs() > TimeDelta::seconds(10) {
             tracing::warn!(skew_ms = skew.num_milliseconds(), "this host's clock differs from the database's");
         }

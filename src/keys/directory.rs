@@ -85,6 +85,7 @@ fn make_encryption_key(config: &config::Keys) -> Result<KeyEncryptionKey, Fault>
 
 /// Reads every `*.pem` of the directory and the two files that settings name.
 pub(super) fn pem_files(config: &config::Keys) -> Result<Found, Vec<Fault>> {
+    require_own_directory(&config.directory).map_err(|fault| vec![fault])?;
     let mut paths: Vec<PathBuf> = fs::read_dir(&config.directory)
         .into_iter()
         .flatten()
@@ -133,6 +134,21 @@ fn read_private(path: &Path) -> Result<Vec<u8>, Fault> {
     let at = |Fault(fault)| Fault(format!("{}: {fault}", path.display()));
     require_private(path).map_err(at)?;
     fs::read(path).map_err(|error| Fault(format!("{}: {error}", path.display())))
+}
+
+/// Errors when anybody may put a key into the directory. Sticky ones are what orchestrators mount secrets as.
+fn require_own_directory(path: &Path) -> Result<(), Fault> {
+    const EVERYBODY: u32 = 0o002;
+    const STICKY: u32 = 0o1000;
+    match fs::metadata(path).map(|metadata| metadata.permissions().mode()) {
+        Ok(mode) if mode & EVERYBODY != 0 && mode & STICKY == 0 => {
+            let (path, mode) = (path.display(), mode & 0o7777);
+            Err(Fault(format!(
+                "{path}: has mode {mode:04o}, so that anybody can put a key there; set it to 0700 (chmod 700)"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Errors when others than the owner can read the file. A group may on read-only mounts (mode 0440), as orchestrators make them.

@@ -54,7 +54,12 @@ impl ServiceClock {
         let Some(read) = read else {
             return Self { seen_at: now, down_from: None, recovered_at: None };
         };
-        if now - read.seen_at <= shortest_outage(window) {
+        let (gap, shortest) = (now - read.seen_at, shortest_outage(window));
+        if gap < -shortest {
+            // The clock was set back: what was noted with the wrong time explains nothing.
+            return Self { seen_at: now, down_from: None, recovered_at: None };
+        }
+        if gap <= shortest {
             return Self { seen_at: read.seen_at.max(now), ..read.clone() };
         }
         let goes_on = read.recovered_at.is_some_and(|recovered_at| read.seen_at - recovered_at < window);
@@ -98,13 +103,15 @@ mod tests {
             ("longer", vec![0, 5, 21], Some((5, 21))),
             ("the last one counts", vec![0, 100, 105, 110, 115, 120, 125, 130, 200], Some((130, 200))),
             ("two with little between", vec![0, 100, 110, 120, 200], Some((0, 200))),
-            ("a clock that went back", vec![0, 100, 50, 60], Some((0, 100))),
+            ("a clock that went back a little", vec![0, 100, 90, 95], Some((0, 100))),
+            ("a clock that was set forth and back", vec![0, 5, 3605, 10, 15], None),
         ];
         for (name, seconds, outage) in rows {
             let row = stamps(&seconds);
             assert_eq!(row.down_from.zip(row.recovered_at), outage.map(|(from, to)| (at(from), at(to))), "{name}");
         }
-        assert_eq!(stamps(&[0, 100, 50]).seen_at, at(100));
+        assert_eq!(stamps(&[0, 100, 90]).seen_at, at(100));
+        assert_eq!(stamps(&[0, 3600, 10]).seen_at, at(10));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! a branch. Here a retry gets **the same** successor, an older token ends the session, and one conditional statement takes a
 //! generation, so any number of replicas agree.
 
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::DbErr;
 
@@ -14,9 +16,13 @@ use crate::audit::{self, Entry, Event, Origin};
 use crate::config::ContextMismatch;
 use crate::tokens::{Pair, RefreshClaims};
 
+/// A request that has waited for longer judges nothing: its client was answered 503, and may have gone on with this token since.
+const LONGEST: Duration = Duration::from_secs(10);
+
 impl Sessions {
     /// Exchanges a refresh token for its successor and a new access token.
     pub async fn rotate(&self, token: &str, origin: &Origin, now: DateTime<Utc>) -> Result<Pair, Error> {
+        let started = Instant::now();
         let token = self.tokens.verify_refresh(token, now).await?;
         if let Some(limit) = &self.limit {
             let counted = limit.count(token.family_id, now).await;
@@ -28,6 +34,9 @@ impl Sessions {
             let Some(family) = store::family(self.db.reader(), token.family_id).await? else {
                 return Err(Error::Dead);
             };
+            if started.elapsed() > LONGEST {
+                return Err(Error::Contended);
+            }
             match family.judge(&token, window, now) {
                 State::Dead => return Err(Error::Dead),
                 State::Expired => return Err(Error::Expired),

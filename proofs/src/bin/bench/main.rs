@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(bench: &Bench, directory: &std::path::Path) -> Result<()> {
-    let cluster = Cluster::start(&directory.join("postgres"), "shared_buffers = 128MB").await?;
+    let cluster = Cluster::start(&directory.join("postgres"), "shared_buffers = 128MB")?;
     let stages = stage::all(directory, &cluster).await?;
     table::starts(&stages);
     let figures = rounds::run(bench, directory, &cluster, &stages).await?;
