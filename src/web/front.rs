@@ -3,9 +3,13 @@
 //! Gives it an id, a span and a client; refuses what no handler shall see; answers what has no route; catches panics; adds headers;
 //! writes one log line, which holds no address, no query, no body and no header of the request.
 
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use ipnet::IpNet;
 use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderValue, Method, StatusCode, header};
@@ -18,6 +22,8 @@ use crate::config;
 use crate::random;
 
 const REQUEST_ID: &str = "x-request-id";
+/// Answers of these routes are logged at level debug, unless they are refusals.
+const QUIET: [&str; 2] = ["/health/", "/.well-known/"];
 /// How long a handler may take: longer than waiting for a hash, a connection and a statement together.
 const HANDLER_TIME: Duration = Duration::from_secs(12);
 
@@ -82,7 +88,14 @@ impl Front {
         response.headers_mut().insert(REQUEST_ID, id);
         let status = response.status().as_u16();
         let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-        span.in_scope(|| tracing::info!(method = method.as_str(), route, status, duration_ms, "answered"));
+        span.in_scope(|| {
+            // Probes and verifiers ask so often that they would drown everything else.
+            if status < 400 && QUIET.iter().any(|prefix| route.starts_with(prefix)) {
+                tracing::debug!(method = method.as_str(), route, status, duration_ms, "answered");
+            } else {
+                tracing::info!(method = method.as_str(), route, status, duration_ms, "answered");
+            }
+        });
         response
     }
 
@@ -121,17 +134,29 @@ impl Front {
         (route, self.handled(&opened.routes, request).await)
     }
 
-    /// Runs the handler in a task of its own: a client that hangs up does not undo a logout half-way, a panic is an answer, and a
-    /// database that does not answer costs the client a bounded time.
+    /// Runs the handler. What does not answer at once goes on in a task of its own: a client that hangs up does not undo a logout
+    /// half-way, and a database that does not answer costs the client a bounded time. A panic is an answer.
     async fn handled(&self, routes: &Arc<BoxEndpoint<'static>>, request: Request) -> Response {
         let routes = Arc::clone(routes);
-        let handler = tokio::spawn(async move { routes.call(request).await }.in_current_span());
-        match tokio::time::timeout(HANDLER_TIME, handler).await {
+        let mut handler = Box::pin(AssertUnwindSafe(async move { routes.call(request).await }).catch_unwind());
+        let first = poll_fn(|context| Poll::Ready(handler.as_mut().poll(context))).await;
+        let outcome = match first {
+            Poll::Ready(outcome) => Ok(outcome),
+            Poll::Pending => {
+                let task = tokio::spawn(handler.in_current_span());
+                tokio::time::timeout(HANDLER_TIME, task)
+                    .await
+                    .map(|joined| joined.unwrap_or_else(|died| Err(Box::new(died))))
+            }
+        };
+        match outcome {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) if error.is_from_response() => error.into_response(),
             Ok(Ok(Err(error))) => (self.shape)(&error),
-            Ok(Err(died)) => {
-                tracing::error!(error = %died, "a handler panicked");
+            Ok(Err(panic)) => {
+                let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                tracing::error!(error = text, "a handler panicked");
                 coded(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
             }
             Err(_) => {

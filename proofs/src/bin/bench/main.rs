@@ -43,7 +43,7 @@ enum Mode {
     Floor { port: u16 },
 }
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<()> {
     let bench = Bench::parse();
     if let Some(Mode::Floor { port }) = bench.mode {
