@@ -241,11 +241,16 @@ type Seen = Arc<Mutex<Vec<(String, String)>>>;
 async fn behind(subject: fn(&Request) -> String) -> (String, Seen) {
     let seen = Seen::default();
     let shared = Arc::clone(&seen);
-    let endpoint = poem::endpoint::make_sync(move |request: Request| {
-        let headers = request.headers().iter();
-        let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
-        *shared.lock().unwrap() = headers.collect();
-        json!({"sub": subject(&request)}).to_string()
+    let endpoint = poem::endpoint::make(move |mut request: Request| {
+        let shared = Arc::clone(&shared);
+        async move {
+            // Whoever answers before the body has come makes the proxy fail to send it.
+            request.take_body().into_bytes().await?;
+            let headers = request.headers().iter();
+            let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+            *shared.lock().unwrap() = headers.collect();
+            Ok::<_, poem::Error>(json!({"sub": subject(&request)}).to_string())
+        }
     });
     let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
     let address = acceptor.local_addr()[0].to_string();

@@ -44,7 +44,14 @@ pub(crate) async fn all(directory: &Path, cluster: &Cluster) -> Result<Vec<Stage
         std::fs::create_dir_all(&folder)?;
         let sqlite = format!("sqlite://{}/bench.db?mode=rwc", folder.display());
         let url = if is_sqlite { sqlite } else { cluster.database().await? };
-        let settings = Settings::new(&binary()?, &folder, "server", &url)?
+        let settings = ["LD_PRELOAD", "SLOW_DISK_MS"].iter().fold(
+            Settings::new(&binary()?, &folder, "server", &url)?,
+            // See proofs/slow-disk.c.
+            |settings, name| {
+                std::env::var(name).map_or_else(|_| settings.clone(), |text| settings.clone().with(name, &text))
+            },
+        );
+        let settings = settings
             .with("AUTHSERVICE__REFRESH__FORMAT", format)
             .with("AUTHSERVICE__LIMITS__ENABLED", "false")
             .with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "0");

@@ -71,7 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("R12", BOTH, "refreshes race what ends sessions", |world| Box::pin(races::ends(world))),
     fault("R13", POSTGRES, "replicas whose clocks differ", |world| Box::pin(clocks::apart(world))),
     fault("R14", BOTH, "the host's clock steps by an hour", |world| Box::pin(clocks::steps(world))),
-    fault("R15", BOTH, "the signing key changes under load", |world| Box::pin(rotation::run(world))),
+    fault("R15", BOTH, "signing keys rotate under load", |world| Box::pin(rotation::run(world))),
     fault("R17", BOTH, "many migrate at once", |world| Box::pin(migrations::at_once(world))),
     fault("R18", BOTH, "the schema is newer", |world| Box::pin(migrations::newer(world))),
     fault("R19", SQLITE, "a configuration full of faults", |world| Box::pin(starts::bad_configuration(world))),
