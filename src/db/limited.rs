@@ -17,7 +17,7 @@ pub struct Reader {
 
 /// Errors when `work` takes longer than `limit`. The connection goes back to its pool when the database has answered it.
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-    let late = |_| Err(DbErr::Conn(RuntimeErr::Internal(format!("no answer within {} s", limit.as_secs()))));
+    let late = |_| Err(DbErr::Conn(RuntimeErr::Internal(format!("no answer within {limit:?}"))));
     tokio::time::timeout(limit, work).await.unwrap_or_else(late)
 }
 

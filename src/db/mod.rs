@@ -27,6 +27,8 @@ use limited::within;
 
 /// How long a SQLite writer waits for another process that writes, and for its turn.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much later than PostgreSQL's own time limit for a statement ours is.
+const AFTER_TIMEOUT: Duration = Duration::from_millis(500);
 /// A pooled connection that has been idle for longer is tested before use.
 const TEST_IF_IDLE_FOR: Duration = Duration::from_secs(30);
 
@@ -77,7 +79,7 @@ impl Db {
     /// Opens the database that the configuration names; a missing SQLite file is made, readable by its owner only.
     pub async fn connect(config: &config::Database) -> Result<Self, DbErr> {
         let url = config.url.expose_secret();
-        let limit = Duration::from_secs(config.acquire_timeout_seconds + config.statement_timeout_seconds);
+        let limit = Duration::from_secs(config.statement_timeout_seconds) + AFTER_TIMEOUT;
         if config.is_sqlite() {
             create_private(url);
             // The writer comes first: it makes the files that the readers then share.

@@ -87,7 +87,12 @@ pub(super) async fn steps(world: &mut World) -> Result<()> {
     let crowd = load.stop().await?;
     let moved: Vec<i64> = shown.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let figure = format!("times of issue moved by {moved:?} s within {:.0?}", begun.elapsed());
-    world.promise("the fault was there", figure, moved.iter().all(|moved| moved.abs() > 3_000));
+    if world.is_sqlite() {
+        world.promise("the fault was there", figure, moved.iter().all(|moved| moved.abs() > 3_000));
+    } else {
+        // The database's clock counts, carried on by the monotonic one.
+        world.promise("setting the host's clock moves nothing", figure, moved.iter().all(|moved| moved.abs() < 60));
+    }
     let is_kept = retries.iter().all(|retry| retry == "200 after 200");
     world.promise("a retry across a step of the clock is no theft", retries.join(", "), is_kept);
     verdict::check(world, crowd, &plan).await
