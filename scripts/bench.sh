@@ -8,6 +8,6 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-"$root/scripts/setup.sh"
+"$root/scripts/setup.sh" chaos
 cargo build --release --locked --manifest-path "$root/Cargo.toml" -p authservice -p proofs --bin authservice --bin bench
 exec "${CARGO_TARGET_DIR:-$root/target}/release/bench" "$@"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
 # Prepares a machine for building and testing: installs what is missing and nothing else. Run by scripts/run.sh,
-# scripts/test.sh, scripts/chaos.sh and .ci/run; safe to run again (a second run takes about a second) and twice at the same time.
+# scripts/test.sh, scripts/chaos.sh, scripts/bench.sh and .ci/run; safe to run again (a second run takes about a second) and twice at the same time.
 #
 #   scripts/setup.sh          all of it
 #   scripts/setup.sh build    the C toolchain only
-#   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh breaks things with
+#   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh and bench.sh need
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server

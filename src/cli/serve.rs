@@ -25,7 +25,10 @@ pub(super) struct Serve {
     no_migrate: bool,
 }
 
-/// A start that takes longer listens meanwhile. Faults of the configuration and the keys are told before.
+/// A database that hangs does not keep the server from ending.
+const CLOSING: Duration = Duration::from_secs(2);
+/// A start that takes longer listens meanwhile. Faults of the settings are told before; those of the keys too when the database
+/// answers in time.
 const HEAD_START: Duration = Duration::from_secs(2);
 
 impl Serve {
@@ -69,7 +72,10 @@ impl Serve {
         let _ = stop.send(true);
         serving.await.map_err(|error| Error::Internal(error.to_string()))?;
         if let Some((app, _)) = started {
-            app.db.clone().close().await;
+            let closing = tokio::time::timeout(CLOSING, app.db.clone().close()).await;
+            if closing.is_err() {
+                tracing::warn!("the database does not let its connections go");
+            }
         }
         tracing::info!("stopped");
         Ok(())
@@ -100,7 +106,9 @@ impl Serve {
             }
         }
         let clock = Arc::new(DatabaseClock::default());
-        db.measure_clock(&clock).await?;
+        if !db.measure_clock(&clock).await? {
+            return Err(Error::Unavailable("the database takes too long to tell the time".to_owned()));
+        }
         let app = App::new(config.clone(), db, Arc::clone(&clock) as _).await?;
         app.sessions.stamp(app.clock.now()).await?;
         Ok((app, clock))

@@ -9,6 +9,7 @@
 //! the outer one when they are dropped at the wrong moment.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sea_orm::{
@@ -28,6 +29,8 @@ pub(super) struct Groups {
     turn: Arc<Mutex<Option<Group>>>,
     /// How long a writer waits for its turn.
     patience: Duration,
+    /// The connection is to be replaced before anybody writes with it.
+    is_suspect: Arc<AtomicBool>,
 }
 
 /// The transaction that is open.
@@ -61,7 +64,7 @@ pub(super) struct Turn {
 
 impl Groups {
     pub(super) fn new(writer: DatabaseConnection, patience: Duration) -> Self {
-        Self { writer, turn: Arc::default(), patience }
+        Self { writer, turn: Arc::default(), patience, is_suspect: Arc::default() }
     }
 
     pub(super) fn writer(&self) -> &DatabaseConnection {
@@ -99,6 +102,9 @@ impl Groups {
             return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
         };
         if guard.is_none() {
+            if self.is_suspect.load(Ordering::SeqCst) {
+                self.replace_connection().await?;
+            }
             let mode = Some(SqliteTransactionMode::Immediate);
             let options = TransactionOptions { sqlite_transaction_mode: mode, ..Default::default() };
             let tx = self.writer.begin_with_options(options).await?;
@@ -117,25 +123,35 @@ impl Groups {
         };
         let result = match group.clear_savepoint().await {
             Ok(()) => group.tx.commit().await,
-            Err(error) => Err(error),
+            Err(error) => {
+                // Gives the connection back, so that it can be replaced.
+                drop(group.tx);
+                Err(error)
+            }
         };
         if result.is_err() {
-            self.replace_connection().await;
+            self.give_up_connection().await;
         }
         group.outcome.send_replace(Some(result));
     }
 
-    /// Closes the connection; the next writer opens another. After an error nobody knows which transactions and savepoints are
-    /// still open on it.
-    async fn replace_connection(&self) {
-        match self.writer.get_sqlite_connection_pool().acquire().await {
-            Ok(connection) => {
-                if let Err(error) = connection.close().await {
-                    tracing::debug!(error = %error, "closing the connection that writes");
-                }
-            }
-            Err(error) => tracing::warn!(error = %error, "the connection that writes was not replaced"),
+    /// After an error nobody knows which transactions and savepoints are still open on the connection: nobody may write with it.
+    async fn give_up_connection(&self) {
+        self.is_suspect.store(true, Ordering::SeqCst);
+        if let Err(error) = self.replace_connection().await {
+            tracing::warn!(error = %error, "the connection that writes is not replaced yet");
         }
+    }
+
+    /// Closes the connection; whoever writes next opens another.
+    async fn replace_connection(&self) -> Result<(), DbErr> {
+        let acquired = self.writer.get_sqlite_connection_pool().acquire().await;
+        let connection = acquired.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
+        if let Err(error) = connection.close().await {
+            tracing::debug!(error = %error, "closing the connection that writes");
+        }
+        self.is_suspect.store(false, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -191,7 +207,7 @@ impl Turn {
             // The next turn must find a new connection, also when this caller goes away.
             tokio::spawn(async move {
                 drop(tx);
-                self.groups.replace_connection().await;
+                self.groups.give_up_connection().await;
                 drop(self.guard);
                 outcome.send_replace(result);
             });

@@ -1,4 +1,5 @@
-//! Time limits of our own for every statement of a request: a database that hangs does not keep its own either.
+//! Time limits of our own for what a request asks: a database that hangs does not keep its own either. On SQLite writers wait in
+//! line instead (`group.rs`).
 
 use std::time::Duration;
 

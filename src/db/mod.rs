@@ -166,25 +166,25 @@ impl Db {
         rows.iter().map(|row| row.try_get_by_index(0)).collect()
     }
 
-    /// Reads the database's clock and tells `clock`. SQLite has none of its own.
-    pub async fn measure_clock(&self, clock: &DatabaseClock) -> Result<(), DbErr> {
+    /// Reads the database's clock and tells `clock`; false when it took so long that it tells nothing. SQLite has none of its own.
+    pub async fn measure_clock(&self, clock: &DatabaseClock) -> Result<bool, DbErr> {
         if self.is_sqlite() {
-            return Ok(());
+            return Ok(true);
         }
         let before = Instant::now();
         let query = Statement::from_string(DatabaseBackend::Postgres, "SELECT clock_timestamp()");
         let Some(row) = self.reader.query_one_raw(query).await? else {
-            return Ok(());
+            return Ok(false);
         };
         // Who had to wait for a connection has measured the wait.
         if before.elapsed() > Duration::from_secs(1) {
-            return Ok(());
+            return Ok(false);
         }
         let skew = clock.measured(before, row.try_get_by_index(0)?);
         if skew.abs() > TimeDelta::seconds(10) {
             tracing::warn!(skew_ms = skew.num_milliseconds(), "this host's clock differs from the database's");
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Closes every connection after its statement has ended.

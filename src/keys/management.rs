@@ -171,7 +171,7 @@ impl Management {
         let victim = known.iter().find(|row| row.kid == kid);
         let victim =
             victim.ok_or_else(|| Error::Refused(format!("there is no key {kid}; see `authservice keys list`")))?;
-        let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.name() == victim.purpose);
+        let purpose = Purpose::named(&victim.purpose);
         let purpose = purpose.ok_or_else(|| Error::Refused(format!("the key {kid} is of a newer release")))?;
         if victim.revoked_at.is_some() {
             return Ok(Revoked::Already);

@@ -65,6 +65,11 @@ impl Purpose {
     /// Every purpose.
     pub const ALL: [Self; 2] = [Self::Signing, Self::Refresh];
 
+    /// The purpose with this name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|purpose| purpose.name() == name)
+    }
+
     /// The word in the database and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -183,10 +188,14 @@ impl Keyring {
     /// Errors unless the ring was read within the last second or can be read now: whoever cannot know whether a key was revoked
     /// meanwhile must not sign with it.
     pub async fn confirm(&self, now: DateTime<Utc>) -> Result<(), Error> {
-        let read_at = self.ring.read().unwrap_or_else(PoisonError::into_inner).read_at;
-        // A request that waited holds an older time than the reading; a clock that stepped back proves nothing.
-        let is_fresh = (-TimeDelta::minutes(1)..LEASE).contains(&(now - read_at));
-        if is_fresh || self.reload(now).await { Ok(()) } else { Err(Error::Unread) }
+        let is_fresh = || {
+            let read_at = self.ring.read().unwrap_or_else(PoisonError::into_inner).read_at;
+            // A request that waited holds an older time than the reading; a clock that stepped back proves nothing.
+            (-TimeDelta::minutes(1)..LEASE).contains(&(now - read_at))
+        };
+        // What others have just read may have been asked for long before.
+        let is_known = is_fresh() || (self.reload(now).await && is_fresh()) || (self.poll(now).await && is_fresh());
+        if is_known { Ok(()) } else { Err(Error::Unread) }
     }
 
     /// The JWK Set of the public keys that are published at `now`.

@@ -81,7 +81,7 @@ impl Succession {
     }
 
     fn longer_end(&self, row: &Model, now: DateTime<Utc>) -> Option<Retirement> {
-        let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.name() == row.purpose)?;
+        let purpose = Purpose::named(&row.purpose)?;
         let mut end = self.schedule.retirement(purpose, row.retained_at?);
         // Nobody needs a key again that has left the set already.
         let is_published = row.unpublished_at.is_some_and(|at| at > now);

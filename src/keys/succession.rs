@@ -224,7 +224,7 @@ impl Succession {
 
     /// Plans the end of a key that would sign for longer than until `at`.
     async fn end_signing(&self, tx: &Transaction, row: &Model, at: DateTime<Utc>) -> Result<(), Error> {
-        let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.name() == row.purpose);
+        let purpose = Purpose::named(&row.purpose);
         if let Some(purpose) = purpose.filter(|_| row.retained_at.is_none_or(|end| end > at)) {
             store::set_end(tx, &row.kid, Some(self.schedule.retirement(purpose, at))).await?;
         }

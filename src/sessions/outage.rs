@@ -42,6 +42,9 @@ impl Sessions {
     }
 }
 
+/// A request may hold a time that is as old as it may wait.
+const OLDEST: TimeDelta = TimeDelta::seconds(15);
+
 /// Shorter outages fit into the window, which should be longer than twice this; between 3 and 15 seconds.
 fn shortest_outage(window: TimeDelta) -> TimeDelta {
     (window / 2).clamp(TimeDelta::seconds(3), TimeDelta::seconds(15))
@@ -55,7 +58,7 @@ impl ServiceClock {
             return Self { seen_at: now, down_from: None, recovered_at: None };
         };
         let (gap, shortest) = (now - read.seen_at, shortest_outage(window));
-        if gap < -shortest {
+        if gap < -shortest.max(OLDEST) {
             // The clock was set back: what was noted with the wrong time explains nothing.
             return Self { seen_at: now, down_from: None, recovered_at: None };
         }

@@ -16,7 +16,8 @@ use crate::audit::{self, Entry, Event, Origin};
 use crate::config::ContextMismatch;
 use crate::tokens::{Pair, RefreshClaims};
 
-/// A request that has waited for longer judges nothing: its client was answered 503, and may have gone on with this token since.
+/// A request that has waited for longer judges nothing: its client was answered 503, and may have gone on with this token since. A
+/// client that gives up earlier and refreshes twice meanwhile is not covered.
 const LONGEST: Duration = Duration::from_secs(10);
 
 impl Sessions {

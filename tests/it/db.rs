@@ -24,7 +24,8 @@ impl Probe {
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("test.db");
         let url = format!("sqlite://{}?mode=rwc", file.display());
-        let environment = [("DATABASE_URL".to_owned(), url.clone())].into();
+        let settings = [("DATABASE_URL", url.as_str()), ("AUTHSERVICE__DATABASE__ACQUIRE_TIMEOUT_SECONDS", "30")];
+        let environment = settings.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
         let db = Db::connect(&Config::load(None, &environment).unwrap().database).await.unwrap();
         let other = Database::connect(url).await.unwrap();
         let schema = "CREATE TABLE probe (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES probe (id) DEFERRABLE INITIALLY DEFERRED); \
@@ -161,6 +162,21 @@ async fn when_sqlite_rolls_the_group_back_no_member_is_told_that_it_is_durable()
         }
         probe.commit(7, "NULL").await.unwrap();
         assert!(probe.rows().await.contains(&7));
+    }
+}
+
+/// The fault comes to light when the group is committed, with nobody else in line.
+#[tokio::test]
+async fn a_writer_that_is_rolled_back_alone_leaves_a_usable_connection() {
+    let probe = Probe::new().await;
+
+    assert!(probe.commit(13, "NULL").await.is_err());
+    // The commit takes its turn.
+    tokio::task::yield_now().await;
+    // Replaced at once: waiting for a connection that nobody gives back takes longer than a writer waits for its turn.
+    for id in 1..=3 {
+        probe.commit(id, "NULL").await.unwrap();
+        assert_eq!(probe.rows().await, (1..=id).collect());
     }
 }
 
