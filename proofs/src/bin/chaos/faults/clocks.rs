@@ -68,7 +68,8 @@ pub(super) async fn steps(world: &mut World) -> Result<()> {
     let begun = Instant::now();
     let mut retries = Vec::new();
     for step in ["+3600s", "+0s", "-3600s", "+0s"] {
-        tokio::time::sleep(world.size.seconds(1, 40)).await;
+        // Long enough for the server to note what the clock shows: it does so every 5 s.
+        tokio::time::sleep(world.size.seconds(7, 40)).await;
         // Access tokens of before the step may be over, or of the future: only refreshes must go on.
         let mut crowd = load.stop().await?;
         // A client whose answer is lost while the clock steps.
