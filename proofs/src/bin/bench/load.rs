@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proofs::api::{Api, Pair};
 use proofs::client::{Answer, Trouble};
+use proofs::times::Times;
 use proofs::{Error, Result};
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep_until};
@@ -36,8 +37,8 @@ pub(crate) struct Group {
 /// What came of a group's requests.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// In microseconds, of answers with 200.
-    latencies: Vec<u64>,
+    /// Of answers with 200.
+    latencies: Times,
     /// Whatever was not 200 with what was expected.
     pub(crate) others: BTreeMap<String, u64>,
     elapsed: Duration,
@@ -45,20 +46,16 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn count(&self) -> usize {
-        self.latencies.len()
+        self.latencies.count()
     }
 
     pub(crate) fn per_second(&self) -> f64 {
         precise(self.count()) / self.elapsed.as_secs_f64()
     }
 
-    /// Milliseconds at a part of the sorted latencies, 0 to 1.
-    pub(crate) fn quantile(&self, part: f64) -> f64 {
-        let mut sorted = self.latencies.clone();
-        sorted.sort_unstable();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index into the list")]
-        let index = (precise(sorted.len().saturating_sub(1)) * part).round() as usize;
-        sorted.get(index).map_or(f64::NAN, |micros| precise(usize::try_from(*micros).unwrap_or(usize::MAX)) / 1000.0)
+    /// Milliseconds that so many of a hundred do not exceed.
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
+        self.latencies.percentile(percent).as_secs_f64() * 1000.0
     }
 }
 
@@ -142,7 +139,7 @@ pub(crate) async fn run(
     let mut outcomes: Vec<Outcome> = groups.iter().map(|_| Outcome { elapsed: time, ..Outcome::default() }).collect();
     for (number, task) in tasks {
         let (latencies, others) = task.await.map_err(Error::from)?;
-        outcomes[number].latencies.extend(latencies);
+        outcomes[number].latencies.append(latencies);
         for (what, count) in others {
             *outcomes[number].others.entry(what).or_default() += count;
         }
@@ -151,8 +148,8 @@ pub(crate) async fn run(
     Ok(outcomes)
 }
 
-async fn work(mut worker: Worker, group: Group, place: usize, time: Duration) -> (Vec<u64>, BTreeMap<String, u64>) {
-    let (mut latencies, mut others) = (Vec::new(), BTreeMap::<String, u64>::new());
+async fn work(mut worker: Worker, group: Group, place: usize, time: Duration) -> (Times, BTreeMap<String, u64>) {
+    let (mut latencies, mut others) = (Times::default(), BTreeMap::<String, u64>::new());
     let start = Instant::now();
     for turn in 0.. {
         let mut from = Instant::now();
@@ -165,7 +162,7 @@ async fn work(mut worker: Worker, group: Group, place: usize, time: Duration) ->
             break;
         }
         match worker.step(group.op).await {
-            Ok(()) => latencies.push(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX)),
+            Ok(()) => latencies.add(from.elapsed()),
             Err(what) => *others.entry(what).or_default() += 1,
         }
     }

@@ -103,8 +103,8 @@ async fn operation(stage: &Stage, group: Group, time: Duration) -> Result<(Cost,
         server: (server_after - server) * each,
         database: (database_after - database) * each,
         per_second: outcome.per_second(),
-        p50: outcome.quantile(0.5),
-        p99: outcome.quantile(0.99),
+        p50: outcome.percentile(50),
+        p99: outcome.percentile(99),
         load: (own_after - own) / time.as_secs_f64(),
     };
     Ok((cost, outcome.others))

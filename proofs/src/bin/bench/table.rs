@@ -88,9 +88,9 @@ pub(crate) fn storm(name: &str, storm: &Storm) {
         println!(
             "| {what} | {:.1} | {:.2} | {:.2} | {:.2} | {} |",
             outcome.per_second(),
-            outcome.quantile(0.5),
-            outcome.quantile(0.99),
-            outcome.quantile(1.0),
+            outcome.percentile(50),
+            outcome.percentile(99),
+            outcome.percentile(100),
             outcome.others.iter().map(|(what, count)| format!("{count} x {what}")).collect::<Vec<_>>().join(", "),
         );
     };
