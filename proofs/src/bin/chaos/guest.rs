@@ -28,32 +28,21 @@ impl Client {
                     }
                 }
             }
-            match wallets.len() {
-                0 => {}
-                1 => {
-                    if self.sign_out(&wallets[0]).await {
-                        self.end(&mut wallets, &mut crowd);
-                    }
-                }
-                _ => {
-                    if self.sign_out_everywhere(&wallets[0]).await {
-                        self.end(&mut wallets, &mut crowd);
-                    }
+            let is_ended = match wallets.len() {
+                0 => continue,
+                1 => self.sign_out(&wallets[0]).await,
+                _ => self.sign_out_everywhere(&wallets[0]).await,
+            };
+            for wallet in wallets {
+                self.ledger.forget(&wallet.family);
+                // When the load stopped before an answer came, nobody knows whether it was ended: nothing is promised of it.
+                if is_ended {
+                    crowd.ended.push(wallet.pair);
                 }
             }
-            // Whatever was not ended lives on and is asked again at the end.
-            crowd.wallets.append(&mut wallets);
             self.pause().await;
         }
         crowd
-    }
-
-    /// Their end was acknowledged.
-    fn end(&self, wallets: &mut Vec<Wallet>, crowd: &mut Crowd) {
-        for wallet in wallets.drain(..) {
-            self.ledger.forget(&wallet.family);
-            crowd.ended.push(wallet.pair);
-        }
     }
 
     async fn sign_in(&mut self, email: &str) -> Option<Wallet> {
