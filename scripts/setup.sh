@@ -80,7 +80,6 @@ install_packages() {
     has_postgres || packages+=(postgresql)
     if [[ $scope == chaos ]]; then
         has_faketime || packages+=(faketime)
-        command -v pgbouncer >/dev/null || packages+=(pgbouncer)
         add_packages
         has_postgres || die "no PostgreSQL server under /usr/lib/postgresql"
         return

@@ -117,6 +117,13 @@ impl Serve {
 
 /// What was answered 200 must survive a crash of the database.
 async fn require_durable(db: &Db, config: &Config) -> Result<(), Error> {
+    let missing = db.missing_timeouts().await?.join(", ");
+    if !missing.is_empty() {
+        tracing::warn!(
+            settings = missing,
+            "the database's role has no such time limit: a lost statement may hold its locks for ever"
+        );
+    }
     let settings = db.unsafe_settings().await?.join(", ");
     if settings.is_empty() {
         return Ok(());

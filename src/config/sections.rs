@@ -32,6 +32,7 @@ pub struct Database {
     pub statement_timeout_seconds: u64,
     pub connect_timeout_seconds: u64,
     pub allow_data_loss: bool,
+    pub transaction_pooling: bool,
 }
 
 /// `[tokens]`

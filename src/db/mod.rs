@@ -97,9 +97,15 @@ impl Db {
             .max_lifetime(Duration::from_mins(30))
             .set_application_name("authservice")
             .map_sqlx_postgres_opts({
-                // The answer to COMMIT is a promise: a server default of `off` must not weaken it.
                 let timeout = format!("{}s", config.statement_timeout_seconds);
+                let is_pooled = config.transaction_pooling;
                 move |options| {
+                    // A connection is whoever's has the next transaction: what it starts with would be another's too, and
+                    // PgBouncer refuses it. The role's own settings stand instead.
+                    if is_pooled {
+                        return options.extra_float_digits(None);
+                    }
+                    // The answer to COMMIT is a promise: a server default of `off` must not weaken it.
                     options.options([
                         ("statement_timeout", timeout.as_str()),
                         ("synchronous_commit", "on"),
@@ -159,10 +165,21 @@ impl Db {
     pub async fn unsafe_settings(&self) -> Result<Vec<String>, DbErr> {
         const SQL: &str = "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') \
             AND setting = 'off' ORDER BY name";
+        self.named_settings(SQL).await
+    }
+
+    /// Time limits that PostgreSQL does not hold: ours to ask for, or the role's behind a pooler.
+    pub async fn missing_timeouts(&self) -> Result<Vec<String>, DbErr> {
+        const SQL: &str = "SELECT name FROM pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout') \
+            AND setting = '0' ORDER BY name";
+        self.named_settings(SQL).await
+    }
+
+    async fn named_settings(&self, sql: &str) -> Result<Vec<String>, DbErr> {
         if self.is_sqlite() {
             return Ok(Vec::new());
         }
-        let rows = self.reader.query_all_raw(Statement::from_string(DatabaseBackend::Postgres, SQL)).await?;
+        let rows = self.reader.query_all_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
         rows.iter().map(|row| row.try_get_by_index(0)).collect()
     }
 

@@ -145,6 +145,20 @@ async fn four_replicas_that_start_at_once_share_one_key() {
 }
 
 #[tokio::test]
+async fn behind_a_pooler_the_server_asks_for_nothing_at_the_start_of_a_connection() {
+    for (pooled, expected) in [("false", false), ("true", true)] {
+        let operator = Operator::on(Engine::Postgres).await.with("AUTHSERVICE__DATABASE__TRANSACTION_POOLING", pooled);
+        let server = operator.serve().await;
+
+        server.alice().await;
+
+        // Its own time limits are those of the connection; without them the role has none, and it says so.
+        let log = server.stop().await.join("\n");
+        assert_eq!(log.contains("idle_in_transaction_session_timeout, statement_timeout"), expected, "{log}");
+    }
+}
+
+#[tokio::test]
 async fn keys_that_cannot_be_opened_stop_the_start_and_are_kept() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let operator = Operator::on(engine).await;

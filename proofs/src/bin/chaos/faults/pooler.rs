@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use proofs::server::Server;
 use proofs::{Result, process};
 
 use crate::crowd::{Crowd, Plan};
-use crate::refusal::Start;
 use crate::verdict;
 use crate::world::World;
 
@@ -20,64 +20,63 @@ impl Drop for Pooler {
     }
 }
 
-pub(super) async fn run(world: &mut World) -> Result<()> {
-    // As it is mostly set up; and with the parameters ignored by which the server asks for its time limits.
-    for (name, ignored) in [("plain", "extra_float_digits"), ("ignoring", "extra_float_digits, options")] {
-        behind(world, name, ignored).await?;
-        world.new_ledger();
-    }
-    Ok(())
+/// The first version that keeps the prepared statements of its clients apart.
+const OLDEST: (u32, u32) = (1, 21);
+
+/// The program that PGBOUNCER names, or the one on the path, when it is new enough.
+fn program() -> Option<String> {
+    let program = std::env::var("PGBOUNCER").unwrap_or_else(|_| "pgbouncer".to_owned());
+    let said = Command::new(&program).arg("--version").output().ok()?.stdout;
+    let said = String::from_utf8_lossy(&said);
+    let mut version = said.lines().next()?.strip_prefix("PgBouncer ")?.split('.').map(|part| part.parse::<u32>().ok());
+    ((version.next()??, version.next()??) >= OLDEST).then_some(program)
 }
 
-async fn behind(world: &mut World, name: &str, ignored: &str) -> Result<()> {
+pub(super) async fn run(world: &mut World) -> Result<()> {
+    let Some(program) = program() else {
+        world.tell("not tried: there is no PgBouncer 1.21 or newer (PGBOUNCER names one)");
+        return Ok(());
+    };
     let (port, target) = (process::free_port()?, world.cluster()?.port);
-    let folder = world.directory().join(format!("pooler-{name}"));
+    let folder = world.directory().join("pooler");
     std::fs::create_dir_all(&folder)?;
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
     let path = folder.join("pgbouncer.ini");
     let settings = format!(
         "[databases]\n* = host=127.0.0.1 port={target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
          unix_socket_dir =\nauth_type = any\npool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 10\n\
-         ignore_startup_parameters = {ignored}\n"
+         max_prepared_statements = 200\n"
     );
     let named = world.url.rsplit('/').next().unwrap_or_default().to_owned();
     std::fs::write(&path, settings.replace("* = ", &format!("{named} = dbname={named} user=postgres ")))?;
     let mut command = if process::is_root() {
         // Not runuser, which stays between us and what it runs.
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "pgbouncer"]);
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", &program]);
         command
     } else {
-        Command::new("pgbouncer")
+        Command::new(&program)
     };
-    let spawned = command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let Ok(child) = spawned else {
-        world.tell("not tried: there is no pgbouncer");
-        return Ok(());
-    };
-    let mut pooler = Pooler(child);
+    let mut pooler =
+        Pooler(command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    if pooler.0.try_wait()?.is_some() {
-        world.tell("not tried: pgbouncer does not start here");
-        return Ok(());
+    if let Some(status) = pooler.0.try_wait()? {
+        return Err(format!("{program} ended with {status}").into());
     }
     let url = format!("postgres://postgres@127.0.0.1:{port}/{named}");
-    let settings = world.settings(name)?.with("DATABASE_URL", &url);
-    let settings = settings.with("AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS", "2");
-    let start = Start::of(&settings).await?;
-    let figure =
-        start.code.map_or_else(|| "it starts".to_owned(), |code| format!("exit {code}: {}", start.text.trim()));
-    let promise = format!("the server starts behind PgBouncer that ignores {ignored}");
-    world.promise(&promise, figure, start.code.is_none());
-    if start.code.is_none() {
-        let server = world.start(&settings).await?;
-        let plan = Plan::on(&[server.address()]).with_churn();
-        let crowd = Crowd::sign_in(world, server.address(), world.size.clients(16, 48)).await?;
-        let load = crowd.go(world, &plan);
-        tokio::time::sleep(world.size.seconds(4, 60)).await;
-        let crowd = load.stop().await?;
-        verdict::check(world, crowd, &plan).await?;
-    }
+    let settings = world.settings("server")?.with("DATABASE_URL", &url);
+    let settings = settings.with("AUTHSERVICE__DATABASE__TRANSACTION_POOLING", "true");
+    let servers = [world.start(&settings).await?, world.start(&settings.replica("two")?).await?];
+    let addresses = servers.each_ref().map(Server::address);
+    let plan = Plan::on(&addresses).with_churn();
+    let crowd = Crowd::sign_in(world, addresses[0], world.size.clients(16, 48)).await?;
+    let load = crowd.go(world, &plan);
+    tokio::time::sleep(world.size.seconds(4, 60)).await;
+    let crowd = load.stop().await?;
+    let (refused, done) = (world.ledger.counted("answers 503"), world.ledger.counted("rotations"));
+    let figure = format!("{done} refreshes of two replicas by way of 10 connections, {refused} answers 503");
+    world.promise("the server works behind a pooler in transaction mode", figure, done > 0 && refused == 0);
+    verdict::check(world, crowd, &plan).await?;
     drop(pooler);
     Ok(())
 }
