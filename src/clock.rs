@@ -12,8 +12,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// The database's clock as last measured, carried on by the host's monotonic one: replicas with wrong clocks agree, and a host's
-/// clock that is set does nothing. The host's own clock until something was measured, as on SQLite.
+/// The database's clock as last measured, carried on by the host's monotonic one: replicas with wrong clocks agree, and a clock
+/// that is set does nothing until it is measured again. The host's own clock until something was measured.
 #[derive(Debug, Default)]
 pub struct DatabaseClock {
     measured: RwLock<Option<(Instant, DateTime<Utc>)>>,

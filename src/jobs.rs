@@ -10,9 +10,6 @@ use crate::app::App;
 use crate::clock::DatabaseClock;
 use crate::{keys, random};
 
-/// How often the clock is compared with the database's.
-const CLOCK: Duration = Duration::from_secs(30);
-
 /// Starts every job. They end with the runtime.
 pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>) {
     tokio::spawn({
@@ -26,27 +23,19 @@ pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>) {
         }
     });
     tokio::spawn(keep_keys(Arc::clone(app)));
-    tokio::spawn({
-        let (app, clock) = (Arc::clone(app), Arc::clone(clock));
-        async move {
-            let mut ticks = ticks(CLOCK);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = app.db.measure_clock(&clock).await {
-                    tracing::warn!(error = %error, "the database's clock was not read");
-                }
-            }
-        }
-    });
-    tokio::spawn(stamp(Arc::clone(app)));
+    tokio::spawn(stamp(Arc::clone(app), Arc::clone(clock)));
     tokio::spawn(sweep(Arc::clone(app)));
 }
 
-/// Says that the service is up; a database that does not hear it makes it an outage.
-async fn stamp(app: Arc<App>) {
+/// Says that the service is up; a database that does not hear it makes it an outage. The clock is set right before, and only here:
+/// so no time is ever given to a client that the stamps do not know of.
+async fn stamp(app: Arc<App>, clock: Arc<DatabaseClock>) {
     let mut ticks = ticks(app.sessions.stamp_interval());
     loop {
         ticks.tick().await;
+        if let Err(error) = app.db.measure_clock(&clock).await {
+            tracing::warn!(error = %error, "the database's clock was not read");
+        }
         if let Err(error) = app.sessions.stamp(app.clock.now()).await {
             tracing::warn!(error = %error, "the service clock was not stamped");
         }

@@ -14,7 +14,7 @@ use sea_orm::{
 };
 use secrecy::ExposeSecret as _;
 
-use crate::clock::DatabaseClock;
+use crate::clock::{self, DatabaseClock};
 use crate::config;
 
 mod group;
@@ -183,12 +183,13 @@ impl Db {
         rows.iter().map(|row| row.try_get_by_index(0)).collect()
     }
 
-    /// Reads the database's clock and tells `clock`; false when it took so long that it tells nothing. SQLite has none of its own.
+    /// Reads the database's clock and tells `clock`; false when it took so long that it tells nothing. SQLite's is the host's.
     pub async fn measure_clock(&self, clock: &DatabaseClock) -> Result<bool, DbErr> {
+        let before = Instant::now();
         if self.is_sqlite() {
+            clock.measured(before, clock::local());
             return Ok(true);
         }
-        let before = Instant::now();
         let query = Statement::from_string(DatabaseBackend::Postgres, "SELECT clock_timestamp()");
         let Some(row) = self.reader.query_one_raw(query).await? else {
             return Ok(false);
