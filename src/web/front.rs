@@ -208,3 +208,59 @@ fn method_not_allowed(allow: &str) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use poem::endpoint::make;
+    use poem::http::uri::Scheme;
+    use poem::web::{LocalAddr, RemoteAddr};
+    use poem::{Body, EndpointExt as _, Route};
+
+    use super::*;
+
+    /// A front with two handlers that panic: at once, and in the task that waits for them; and one that does not.
+    fn front() -> Front {
+        let config = config::Config::load(None, &BTreeMap::new()).expect("the defaults");
+        let front = Front::new(|_| None, |_| Response::default(), &config.server);
+        let mut paths = Paths::default();
+        let mut routes = Route::new();
+        for path in ["/at-once", "/later", "/fine"] {
+            paths.add(path, &[Method::GET]);
+            routes = routes.at(
+                path,
+                make(move |_| async move {
+                    if path == "/later" {
+                        tokio::task::yield_now().await;
+                    }
+                    assert_eq!(path, "/fine", "canary");
+                    Ok::<_, Error>("fine")
+                }),
+            );
+        }
+        front.open(routes.boxed(), paths);
+        front
+    }
+
+    async fn ask(front: &Front, path: &'static str) -> (StatusCode, bool, String) {
+        let request = poem::http::Request::get(path).header(header::HOST, "localhost").body(()).expect("a request");
+        let parts = (request.into_parts().0, LocalAddr::default(), RemoteAddr::default(), Scheme::HTTP);
+        let response = front.answer(Request::from_parts(parts.into(), Body::empty())).await;
+        let has_id = response.headers().contains_key(REQUEST_ID);
+        (response.status(), has_id, response.into_body().into_string().await.expect("text"))
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_500_and_harms_no_other_request() {
+        let front = front();
+        for path in ["/at-once", "/later"] {
+            let (status, has_id, body) = ask(&front, path).await;
+
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+            assert!(has_id, "{path}");
+            assert_eq!(body, r#"{"error":{"code":"internal_error","message":"Internal server error"}}"#, "{path}");
+            assert_eq!(ask(&front, "/fine").await, (StatusCode::OK, true, "fine".to_owned()));
+        }
+    }
+}
