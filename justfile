@@ -19,6 +19,10 @@ fmt:
 test *args:
     ./scripts/test.sh {{ args }}
 
+# Test the Helm chart without a cluster; arguments go to pytest.
+chart *args:
+    ./scripts/chart.sh {{ args }}
+
 # Break a running server: `just chaos list`, `just chaos run all --short`.
 chaos *args:
     ./scripts/chaos.sh {{ args }}

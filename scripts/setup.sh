@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 #
 # Prepares a machine for building and testing: installs what is missing and nothing else. Run by scripts/run.sh,
-# scripts/test.sh, scripts/chaos.sh, scripts/bench.sh and .ci/run; safe to run again (a second run takes about a second) and twice at the same time.
+# scripts/test.sh, scripts/chaos.sh, scripts/bench.sh, scripts/chart.sh and .ci/run; safe to run again (a second run takes about a
+# second) and twice at the same time.
 #
 #   scripts/setup.sh          all of it
 #   scripts/setup.sh build    the C toolchain only
 #   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh and bench.sh need
+#   scripts/setup.sh chart    the C toolchain and Python, for scripts/chart.sh
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
@@ -75,6 +77,12 @@ install_packages() {
     has_c_toolchain || packages+=(build-essential perl pkg-config)
     if [[ $scope == build ]]; then
         add_packages
+        return
+    fi
+    if [[ $scope == chart ]]; then
+        find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
+        add_packages
+        find_python >/dev/null || die "python3 still cannot make a virtualenv"
         return
     fi
     has_postgres || packages+=(postgresql)

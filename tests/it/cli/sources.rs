@@ -1,6 +1,7 @@
 //! Which source of a setting wins, and that `config show` tells without telling secrets.
 
 use super::{Environment, KEY, Operator, Outcome};
+use crate::support::Engine;
 
 /// Value and source of a setting in the output of `config show`.
 fn shown(outcome: &Outcome, path: &str) -> (String, String) {
@@ -42,6 +43,18 @@ fn shown_settings_name_their_sources_and_hold_no_secret() {
     let table: toml::Table = outcome.stdout.parse().unwrap();
     assert_eq!(table.len(), 9, "{table:?}");
     assert_eq!(operator.files(), ["server.toml"]);
+}
+
+/// What the URL does not say of TLS, the environment of every PostgreSQL client does; the Helm chart relies on it.
+#[tokio::test]
+async fn tls_to_postgres_may_be_asked_for_as_of_any_client() {
+    let operator = Operator::on(Engine::Postgres).await.with("AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS", "0");
+
+    operator.run(&["migrate", "status"]).exits(0);
+    // The server of the tests has no certificate.
+    let refused = operator.with("PGSSLMODE", "verify-full").run(&["migrate", "status"]).exits(69);
+
+    assert!(refused.stderr.contains("TLS"), "{refused:?}");
 }
 
 #[test]

@@ -1,0 +1,5 @@
+"""Nothing is written beside the tests."""
+
+import sys
+
+sys.dont_write_bytecode = True
