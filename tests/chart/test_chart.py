@@ -49,8 +49,10 @@ def test_the_schema_and_the_values_have_the_same_keys():
             yield (*prefix, key)
             yield from paths(inner, (*prefix, key))
 
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
     def has(path):
-        value = yaml.safe_load((CHART / "values.yaml").read_text())
+        value = values
         for key in path:
             if key not in value:
                 return False

@@ -225,10 +225,16 @@ def test_settings_keep_their_types():
         assert line in text.splitlines()
 
 
-def test_a_setting_of_the_chart_can_be_taken_back():
-    text = one(make({"config": {"passwords": None}}), "ConfigMap")["data"]["authservice.toml"]
+def test_the_address_to_listen_on_wins_over_the_image():
+    assert environment(make({}))["AUTHSERVICE__SERVER__HOST"] == "0.0.0.0"
+    assert environment(make({"config": {"server": {"host": "::"}}}))["AUTHSERVICE__SERVER__HOST"] == "::"
 
-    assert "max_concurrent" not in text
+
+def test_a_setting_of_the_chart_can_be_taken_back():
+    for config in (None, {"passwords": None, "server": None}, {"passwords": {"max_concurrent": None}, "server": {"host": None, "drain_seconds": None}}):
+        text = one(make({"config": config, "lifecycle": None}), "ConfigMap")["data"]["authservice.toml"]
+
+        assert "max_concurrent" not in text and "null" not in text
 
 
 def test_notes_warn_of_what_loses_data_or_users():

@@ -115,7 +115,7 @@ The server's configuration file. Written here, because toToml writes whole numbe
 */}}
 {{- define "authservice.toml" -}}
 {{- $config := dict
-  "server" (dict "issuer" .Values.issuer "host" "0.0.0.0" "port" 9998)
+  "server" (dict "issuer" .Values.issuer "port" 9998)
   "keys" (dict "directory" "/etc/authservice/keys")
 -}}
 {{- if eq (include "authservice.database" .) "sqlite" -}}

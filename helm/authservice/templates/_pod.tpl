@@ -42,6 +42,8 @@ name: {{ .name }}
 image: {{ include "authservice.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args: {{ toJson .args }}
+# Every path is absolute, and the image's folder belongs to its own user only.
+workingDir: /
 # What a command says before it fails is then in the pod's status.
 terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
@@ -61,6 +63,8 @@ resources:
 {{ include "authservice.bareContainer" . }}
 env:
   - {name: AUTHSERVICE_CONFIG, value: /etc/authservice/config/authservice.toml}
+  # Not in the file, over which the image's own SERVICE_HOST wins.
+  - {name: AUTHSERVICE__SERVER__HOST, value: {{ (($values.config).server).host | default "0.0.0.0" | quote }}}
   {{- if .keys }}
   - {name: AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE, value: /etc/authservice/encryption/current}
   {{- if $values.keys.previousMasterKey.existingSecret }}

@@ -67,9 +67,9 @@
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: must name the gateway" -}}
 {{- end -}}
-{{- $sleep := dig "preStop" "sleep" "seconds" 0 ($values.lifecycle | default dict) | int -}}
-{{- $drain := ternary $server.drain_seconds 5 (hasKey $server "drain_seconds") | int -}}
-{{- $shutdown := ternary $server.shutdown_seconds 10 (hasKey $server "shutdown_seconds") | int -}}
+{{- $sleep := ((($values.lifecycle).preStop).sleep).seconds | default 0 | int -}}
+{{- $drain := ternary 5 $server.drain_seconds (kindIs "invalid" $server.drain_seconds) | int -}}
+{{- $shutdown := ternary 10 $server.shutdown_seconds (kindIs "invalid" $server.shutdown_seconds) | int -}}
 {{- $needed := add $sleep $drain $shutdown 2 -}}
 {{- if lt (int $values.terminationGracePeriodSeconds) (int $needed) -}}
 {{- fail (printf "terminationGracePeriodSeconds: must be at least %d: preStop %d, draining %d, requests in flight %d, closing 2" $needed $sleep $drain $shutdown) -}}
