@@ -2,7 +2,7 @@
 #
 # Tests the Helm chart without a cluster: ./scripts/chart.sh [arguments for pytest, as -k values]
 #
-# Needs nothing but this checkout: fetches Helm 3 and 4, a registry and Python packages into target/chart (once, about 200 MB
+# Needs nothing but this checkout: fetches Helm 3 and 4, a registry and Python packages into target/chart (once, some 300 MB
 # unpacked; x86_64), and builds the debug server, which must accept what the chart hands it. tests/chart says what is checked.
 #
 #   AUTHSERVICE_BIN   use this server instead of building one

@@ -27,7 +27,13 @@ def name_of(path: pathlib.Path) -> str:
 def helm(version: str, *arguments, environment: dict | None = None, timeout: int = 60) -> subprocess.CompletedProcess:
     """Runs helm with a home of its own, so that nothing of this machine's configuration counts."""
     home = TOOLS / version / "home"
-    own = {"PATH": os.environ["PATH"], "HOME": str(home), "HELM_CACHE_HOME": str(home), "HELM_CONFIG_HOME": str(home), "HELM_DATA_HOME": str(home)}
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "HELM_CACHE_HOME": str(home),
+        "HELM_CONFIG_HOME": str(home),
+        "HELM_DATA_HOME": str(home),
+    }
     command = [str(TOOLS / version / "helm"), *map(str, arguments)]
     return subprocess.run(command, env=own | (environment or {}), capture_output=True, text=True, timeout=timeout)
 

@@ -24,8 +24,15 @@ class Cluster:
     def __init__(self, version: str, url: str, folder: Path):
         self.version, self.url = version, url
         self.kubeconfig = folder / "kubeconfig"
-        here = {"clusters": [{"name": "x", "cluster": {"server": url}}], "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]}
-        self.kubeconfig.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [{"name": "x", "user": {}}]} | here))
+        here = {
+            "clusters": [{"name": "x", "cluster": {"server": url}}],
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        }
+        self.kubeconfig.write_text(
+            yaml.safe_dump(
+                {"apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [{"name": "x", "user": {}}]} | here
+            )
+        )
 
     def helm(self, *arguments):
         environment = {"KUBECONFIG": str(self.kubeconfig)}
@@ -36,10 +43,23 @@ class Cluster:
         assert done.returncode == 0, f"helm {arguments}: {done.stderr}"
 
     def install(self, *values):
-        self.do("install", "authservice", CHART, "--create-namespace", "--wait", "--timeout", "20s", "--set", "issuer=https://auth.example.com", *values)
+        self.do(
+            "install",
+            "authservice",
+            CHART,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "20s",
+            "--set",
+            "issuer=https://auth.example.com",
+            *values,
+        )
 
     def upgrade(self, *values):
-        return self.helm("upgrade", "authservice", CHART, "--wait", "--timeout", "20s", "--set", "issuer=https://auth.example.com", *values)
+        return self.helm(
+            "upgrade", "authservice", CHART, "--wait", "--timeout", "20s", "--set", "issuer=https://auth.example.com", *values
+        )
 
     def ask(self, method: str, what: str):
         kind = what.split("/")[0]
@@ -60,7 +80,7 @@ class Cluster:
 
 @pytest.fixture(params=VERSIONS)
 def cluster(request, tmp_path):
-    server = subprocess.Popen([sys.executable, Path(__file__).with_name("miniapi.py"), "0"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, Path(__file__).with_name("miniapi.py")], stdout=subprocess.PIPE, text=True)
     try:
         yield Cluster(request.param, server.stdout.readline().strip(), tmp_path)
     finally:
@@ -142,10 +162,17 @@ def test_a_renderer_that_makes_another_key_is_refused_by_the_cluster(cluster, tm
     key = cluster.key()
     assert cluster.get(KEY)["immutable"] is True
 
-    rendered = cluster.helm("template", "authservice", CHART, "--set", "issuer=https://auth.example.com", "--show-only", "templates/secret-keys.yaml")
+    rendered = cluster.helm(
+        "template", "authservice", CHART, "--set", "issuer=https://auth.example.com", "--show-only", "templates/secret-keys.yaml"
+    )
     other = yaml.safe_load(rendered.stdout)
     assert other["data"]["encryption-key"] != key
-    request = urllib.request.Request(f"{cluster.url}/api/v1/namespaces/{NAMESPACE}/{KEY}", json.dumps(other).encode(), {"Content-Type": "application/json"}, method="PUT")
+    request = urllib.request.Request(
+        f"{cluster.url}/api/v1/namespaces/{NAMESPACE}/{KEY}",
+        json.dumps(other).encode(),
+        {"Content-Type": "application/json"},
+        method="PUT",
+    )
 
     with pytest.raises(urllib.error.HTTPError, match="422"):
         urllib.request.urlopen(request, timeout=10)

@@ -8,7 +8,21 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from support import CHART, GENERATED, LONG_NAME, VERSIONS, containers, hook_of, name_of, of_kind, one, pods, render, template, value_files
+from support import (
+    CHART,
+    GENERATED,
+    LONG_NAME,
+    VERSIONS,
+    containers,
+    hook_of,
+    name_of,
+    of_kind,
+    one,
+    pods,
+    render,
+    template,
+    value_files,
+)
 
 FILES = value_files()
 KUBERNETES = ("1.30", "1.37")

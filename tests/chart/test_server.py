@@ -42,7 +42,9 @@ class Machine:
         environment = {variable["name"]: self.here(variable["value"]) for variable in container.get("env", [])}
         command = [BINARY, *(arguments or container["args"])]
         # Nothing of this machine's environment, and a folder in which nothing can be written: the root is read-only.
-        return subprocess.Popen(command, env=environment | more, cwd="/proc", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, env=environment | more, cwd="/proc", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def run(self, container: dict, *arguments: str, **more: str) -> str:
         process = self.start(container, *arguments, **more)
@@ -74,7 +76,9 @@ def test_a_pod_of_the_chart_serves(tmp_path):
 
     assert "applied" in machine.run(migrate)
     # The image sets SERVICE_HOST.
-    process = machine.start(server, SERVICE_HOST="192.0.2.1", AUTHSERVICE__SERVER__PORT=str(port), AUTHSERVICE__SERVER__DRAIN_SECONDS="0")
+    process = machine.start(
+        server, SERVICE_HOST="192.0.2.1", AUTHSERVICE__SERVER__PORT=str(port), AUTHSERVICE__SERVER__DRAIN_SECONDS="0"
+    )
     try:
         wait_for(f"http://127.0.0.1:{port}{server['readinessProbe']['httpGet']['path']}", process)
         get(f"http://127.0.0.1:{port}{server['livenessProbe']['httpGet']['path']}")
@@ -85,7 +89,9 @@ def test_a_pod_of_the_chart_serves(tmp_path):
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
-    assert [path.name for path in (tmp_path / "etc").rglob("*") if path.is_file()].count("encryption.key") == 0, "the key is the Secret's"
+    assert [path.name for path in (tmp_path / "etc").rglob("*") if path.is_file()].count(
+        "encryption.key"
+    ) == 0, "the key is the Secret's"
 
 
 def get(url: str) -> bytes:

@@ -14,10 +14,19 @@ REFUSED = [
     ({"issuer": "http://auth.example.com"}, "issuer: must be https"),
     ({"config": {"server": {"issuer": "https://a.example"}}}, "config.server.issuer: is not set here but by issuer"),
     ({"config": {"server": {"port": 80}}}, "config.server.port: is not set here but by service.port"),
-    ({"config": {"database": {"url": "postgres://u:p@h/d"}}}, "config.database.url: is not set here but by database.postgres.existingSecret"),
-    ({"config": {"keys": {"encryption_key": "x"}}}, "config.keys.encryption_key: is not set here but by keys.masterKey.existingSecret"),
+    (
+        {"config": {"database": {"url": "postgres://u:p@h/d"}}},
+        "config.database.url: is not set here but by database.postgres.existingSecret",
+    ),
+    (
+        {"config": {"keys": {"encryption_key": "x"}}},
+        "config.keys.encryption_key: is not set here but by keys.masterKey.existingSecret",
+    ),
     ({"config": {"keys": {"previous_encryption_key": "x"}}}, "config.keys.previous_encryption_key: is not set here"),
-    ({"config": {"keys": {"private_key_path": "/x"}}}, "config.keys.private_key_path: is not set here but by keys.import.existingSecret"),
+    (
+        {"config": {"keys": {"private_key_path": "/x"}}},
+        "config.keys.private_key_path: is not set here but by keys.import.existingSecret",
+    ),
     ({"replicaCount": 2}, "replicaCount: must be 1 with SQLite"),
     ({"replicaCount": None}, "replicaCount: must be 1 with SQLite"),
     ({"autoscaling": {"enabled": True}}, "autoscaling.enabled: is impossible with SQLite"),
@@ -27,7 +36,10 @@ REFUSED = [
     ({"cleanup": {"enabled": True}}, "cleanup.enabled: is impossible with SQLite"),
     ({"database": {"type": "postgres"}}, "database.postgres.existingSecret: must be set"),
     ({"database": {"postgres": {"host": "db"}}}, "database.postgres.existingSecret: must be set"),
-    ({"database": {"postgres": {"host": "db", "password": "a", "existingSecret": "b"}}}, "database.postgres.password: belongs into existingSecret"),
+    (
+        {"database": {"postgres": {"host": "db", "password": "a", "existingSecret": "b"}}},
+        "database.postgres.password: belongs into existingSecret",
+    ),
     ({"database": {"type": "postgres", "postgres": {"password": "a"}}}, "database.postgres.password: needs database.postgres.host"),
     ({"keys": {"masterKey": {"generate": False}}}, "keys.masterKey.existingSecret: must be set"),
     (POSTGRES | {"autoscaling": {"enabled": True, "minReplicas": 9}}, "autoscaling.minReplicas: must not be more than"),
@@ -100,7 +112,17 @@ def test_an_upgrade_never_makes_a_key(version):
 
 
 def test_three_values_are_enough():
-    items = objects(template("helm4", "--set", "issuer=https://auth.example.com", "--set", "database.postgres.host=db", "--set", "database.postgres.existingSecret=db"))
+    items = objects(
+        template(
+            "helm4",
+            "--set",
+            "issuer=https://auth.example.com",
+            "--set",
+            "database.postgres.host=db",
+            "--set",
+            "database.postgres.existingSecret=db",
+        )
+    )
 
     assert environment(items)["POSTGRES_HOST"] == "db"
     assert server(items)["strategy"]["type"] == "RollingUpdate"
@@ -108,12 +130,26 @@ def test_three_values_are_enough():
 
 def test_so_are_the_issuer_a_secret_with_a_url_and_a_public_host():
     """CloudNativePG's Secret `<cluster>-app` has the key `uri`."""
-    items = objects(template("helm4", "--set", "issuer=https://auth.example.com", "--set", "database.postgres.existingSecret=db-app", "--set", "ingress.host=auth.example.com"))
+    items = objects(
+        template(
+            "helm4",
+            "--set",
+            "issuer=https://auth.example.com",
+            "--set",
+            "database.postgres.existingSecret=db-app",
+            "--set",
+            "ingress.host=auth.example.com",
+        )
+    )
     volumes = {volume["name"]: volume for volume in server(items)["template"]["spec"]["volumes"]}
 
     assert environment(items)["AUTHSERVICE__DATABASE__URL_FILE"] == "/etc/authservice/database/secret"
     assert "POSTGRES_HOST" not in environment(items)
-    assert volumes["database"]["secret"] == {"secretName": "db-app", "defaultMode": 0o440, "items": [{"key": "uri", "path": "secret"}]}
+    assert volumes["database"]["secret"] == {
+        "secretName": "db-app",
+        "defaultMode": 0o440,
+        "items": [{"key": "uri", "path": "secret"}],
+    }
     assert one(items, "Ingress")["spec"]["rules"][0]["host"] == "auth.example.com"
 
 
@@ -206,19 +242,29 @@ def test_a_changed_setting_starts_the_pods_again():
         ({}, "authservice:0.1.0"),
         ({"image": {"registry": "ghcr.io", "repository": "x/authservice", "tag": "1.2.3"}}, "ghcr.io/x/authservice:1.2.3"),
         ({"image": {"digest": "sha256:" + "a" * 64, "tag": "1.2.3"}}, "authservice@sha256:" + "a" * 64),
-        ({"image": {"registry": "ghcr.io"}, "global": {"imageRegistry": "mirror.example:5000"}}, "mirror.example:5000/authservice:0.1.0"),
+        (
+            {"image": {"registry": "ghcr.io"}, "global": {"imageRegistry": "mirror.example:5000"}},
+            "mirror.example:5000/authservice:0.1.0",
+        ),
     ],
 )
 def test_one_image_for_everything(image, reference):
     everything = {"keys": {"rotation": {"enabled": True}}, "cleanup": {"enabled": True}, "migrations": {"mode": "hook"}}
     text = yaml.safe_dump_all(make(POSTGRES | everything | image))
 
-    images = {line.split("image: ", 1)[1].strip("'\"") for line in text.splitlines() if line.strip().startswith(("image: ", "- image: "))}
+    images = {
+        line.split("image: ", 1)[1].strip("'\"") for line in text.splitlines() if line.strip().startswith(("image: ", "- image: "))
+    }
     assert images == {reference}
 
 
 def test_settings_keep_their_types():
-    config = {"tokens": {"access_ttl_seconds": 3600}, "refresh": {"absolute_ttl_seconds": 315360000}, "limits": {"enabled": False}, "log": {"level": 'a"b\\c\n'}}
+    config = {
+        "tokens": {"access_ttl_seconds": 3600},
+        "refresh": {"absolute_ttl_seconds": 315360000},
+        "limits": {"enabled": False},
+        "log": {"level": 'a"b\\c\n'},
+    }
     text = one(make({"config": config}), "ConfigMap")["data"]["authservice.toml"]
 
     for line in ("access_ttl_seconds = 3600", "absolute_ttl_seconds = 315360000", "enabled = false", r'level = "a\"b\\c\n"'):
@@ -231,7 +277,11 @@ def test_the_address_to_listen_on_wins_over_the_image():
 
 
 def test_a_setting_of_the_chart_can_be_taken_back():
-    for config in (None, {"passwords": None, "server": None}, {"passwords": {"max_concurrent": None}, "server": {"host": None, "drain_seconds": None}}):
+    for config in (
+        None,
+        {"passwords": None, "server": None},
+        {"passwords": {"max_concurrent": None}, "server": {"host": None, "drain_seconds": None}},
+    ):
         text = one(make({"config": config, "lifecycle": None}), "ConfigMap")["data"]["authservice.toml"]
 
         assert "max_concurrent" not in text and "null" not in text
@@ -250,5 +300,9 @@ def test_notes_warn_of_what_loses_data_or_users():
     assert "no proxy is trusted" in notes({"ingress": {"enabled": True}})
     assert "is not among the hosts" in notes({"ingress": {"host": "other.example.com"}})
     assert "nobody applies migrations" in notes({"migrations": {"mode": "none"}})
-    quiet = {"keys": {"masterKey": {"existingSecret": "key"}}, "ingress": {"enabled": True}, "config": {"server": {"trusted_proxies": ["10.0.0.0/8"]}}}
+    quiet = {
+        "keys": {"masterKey": {"existingSecret": "key"}},
+        "ingress": {"enabled": True},
+        "config": {"server": {"trusted_proxies": ["10.0.0.0/8"]}},
+    }
     assert "WARNING" not in notes(POSTGRES | quiet)
