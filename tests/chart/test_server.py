@@ -1,5 +1,6 @@
 """The real binary takes what the chart hands it: configuration, environment, arguments, probes."""
 
+import base64
 import os
 import pathlib
 import signal
@@ -10,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from support import ROOT, containers, name_of, one, pods, render, value_files, CHART
+from support import CHART, GENERATED, ROOT, containers, name_of, of_kind, one, pods, render, value_files
 
 BINARY = pathlib.Path(os.environ.get("AUTHSERVICE_BIN", ROOT / "target/debug/authservice"))
 SECRETS = {
@@ -30,6 +31,10 @@ class Machine:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
             file.chmod(0o440)  # as kubelet mounts it
+        for secret in of_kind(items, "Secret"):
+            if GENERATED in secret["data"]:
+                (folder / "etc/encryption/current").unlink()
+                (folder / "etc/encryption/current").write_bytes(base64.b64decode(secret["data"][GENERATED]))
         (folder / "var").mkdir()
         (folder / "etc/config").mkdir()
         config = one(items, "ConfigMap", one(items, "Deployment")["metadata"]["name"])["data"]["authservice.toml"]
