@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::{Subcommand, ValueEnum};
 
-use super::{Error, connect, say};
+use super::{Error, connect, say, text};
 use crate::clock::{Clock as _, DatabaseClock};
 use crate::config::Config;
 use crate::keys::{Listed, Management, Purpose, Revoked, State, Succeeded};
@@ -187,9 +187,8 @@ fn table(keys: &[Listed]) -> Vec<String> {
         "GONE",
         "SEALED BY",
     ];
-    let mut rows = vec![head.map(str::to_owned)];
     let end = |at: Option<DateTime<Utc>>| at.map_or_else(|| "-".to_owned(), time);
-    rows.extend(keys.iter().map(|listed| {
+    let rows = keys.iter().map(|listed| {
         let key = &listed.key;
         [
             key.kid.clone(),
@@ -203,14 +202,8 @@ fn table(keys: &[Listed]) -> Vec<String> {
             end(key.gone_at),
             format!("{} ({})", listed.sealed_by.name(), key.encryption_key_id),
         ]
-    }));
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |row: &[String; 10]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+    });
+    text::table(head, rows)
 }
 
 fn as_json(listed: &Listed) -> String {

@@ -17,6 +17,7 @@ mod config;
 mod keys;
 mod migrate;
 mod serve;
+mod text;
 mod users;
 
 /// A token server: sign in over REST, short-lived JWT access tokens, rotating refresh tokens, JWKS.

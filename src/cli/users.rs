@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use clap::Subcommand;
 use secrecy::SecretString;
 
-use super::{Error, connect, say};
+use super::{Error, connect, say, text};
 use crate::accounts::{Email, Management, User};
 use crate::clock::{Clock as _, DatabaseClock};
 use crate::config::Config;
@@ -99,11 +99,11 @@ fn read_password() -> Result<SecretString, Error> {
 
 fn as_line(user: &User) -> String {
     let state = if user.is_active { "active" } else { "inactive" };
-    format!("{}\t{state}\t{}\t{}", user.id, user.created_at.format("%Y-%m-%dT%H:%M:%SZ"), user.email)
+    format!("{}\t{state}\t{}\t{}", user.id, user.created_at.format("%Y-%m-%dT%H:%M:%SZ"), text::escaped(&user.email))
 }
 
 fn as_json(user: &User) -> String {
-    serde_json::json!({
+    text::json(&serde_json::json!({
         "id": user.id,
         "subject": user.subject,
         "email": user.email,
@@ -112,6 +112,5 @@ fn as_json(user: &User) -> String {
         "is_superuser": user.is_superuser,
         "created_at": user.created_at,
         "updated_at": user.updated_at,
-    })
-    .to_string()
+    }))
 }
