@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::accounts::{self, Accounts};
+use crate::audit::Trail;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
@@ -21,6 +22,7 @@ pub struct App {
     pub keyring: Arc<Keyring>,
     pub sessions: Arc<Sessions>,
     pub accounts: Accounts,
+    pub trail: Trail,
     is_stopping: AtomicBool,
 }
 
@@ -38,11 +40,13 @@ pub enum Error {
 impl App {
     /// Builds every domain on a migrated database.
     pub async fn new(config: Config, db: Db, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Error> {
+        let trail = Trail::new(db.clone(), &config);
         let keyring = Arc::new(Keyring::open(db.clone(), &config, clock.now()).await?);
         let tokens = Tokens::new(Arc::clone(&keyring), &config);
         let sessions = Arc::new(Sessions::new(db.clone(), tokens.clone(), &config));
         let accounts = Accounts::new(db.clone(), Arc::clone(&sessions), tokens, &config)?;
-        Ok(Arc::new(Self { config, clock, db, keyring, sessions, accounts, is_stopping: AtomicBool::new(false) }))
+        let is_stopping = AtomicBool::new(false);
+        Ok(Arc::new(Self { config, clock, db, keyring, sessions, accounts, trail, is_stopping }))
     }
 
     /// From now on the server is not ready for new requests.

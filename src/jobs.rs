@@ -70,6 +70,11 @@ async fn sweep(app: Arc<App>) {
             }
             Err(error) => tracing::warn!(error = %error, "sessions that were over are not deleted"),
         }
+        match app.trail.sweep(app.clock.now()).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "audit events that were kept long enough are deleted"),
+            Err(error) => tracing::warn!(error = %error, "old audit events are not deleted"),
+        }
     }
 }
 

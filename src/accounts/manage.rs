@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
 
 use super::password::Hasher;
 use super::{Email, Error, PASSWORD_LENGTH, User, policy, store};
-use crate::audit::{self, Entry, Event};
+use crate::audit::{self, Actor, Entry, Event};
 use crate::config::Config;
 use crate::db::Db;
 use crate::sessions::{self, Reason};
@@ -34,9 +35,14 @@ impl Management {
         Ok(store::users_after(self.db.reader(), after, limit).await?)
     }
 
+    /// The user with this address.
+    pub async fn by_email(&self, email: &Email) -> Result<User, Error> {
+        store::user_by_email(self.db.reader(), email).await?.ok_or(Error::NotFound)
+    }
+
     /// Lets the user sign in, or ends every session and refuses new ones. Returns false when nothing changed.
     pub async fn set_active(&self, email: &Email, is_active: bool, now: DateTime<Utc>) -> Result<bool, Error> {
-        let user = self.user(email).await?;
+        let user = self.by_email(email).await?;
         let tx = self.db.begin().await?;
         let has_changed = store::set_active(&tx, user.id, is_active, now).await?;
         if !is_active {
@@ -44,8 +50,7 @@ impl Management {
         }
         if has_changed {
             let event = if is_active { Event::UserActivated } else { Event::UserDeactivated };
-            let entry = Entry { user_id: Some(user.id), ..Entry::default() };
-            audit::record(&tx, now, event, entry).await?;
+            audit::record(&tx, now, event, entry(&user)).await?;
         }
         tx.commit().await?;
         Ok(has_changed)
@@ -53,7 +58,7 @@ impl Management {
 
     /// Sets a new password and ends every session.
     pub async fn set_password(&self, email: &Email, password: SecretString, now: DateTime<Utc>) -> Result<(), Error> {
-        let user = self.user(email).await?;
+        let user = self.by_email(email).await?;
         refuse_impossible(password.expose_secret())?;
         let own = Email::parse(&user.email).ok();
         if let Some(weakness) = policy::refuse(password.expose_secret(), own.as_ref(), user.full_name.as_deref()) {
@@ -63,15 +68,14 @@ impl Management {
         let tx = self.db.begin().await?;
         store::set_password(&tx, user.id, &hash, now).await?;
         sessions::end_all(&tx, user.id, Reason::PasswordChange, now).await?;
-        let entry = Entry { user_id: Some(user.id), ..Entry::default() };
-        audit::record(&tx, now, Event::PasswordSet, entry).await?;
+        audit::record(&tx, now, Event::PasswordSet, entry(&user)).await?;
         tx.commit().await?;
         Ok(())
     }
+}
 
-    async fn user(&self, email: &Email) -> Result<User, Error> {
-        store::user_by_email(self.db.reader(), email).await?.ok_or(Error::NotFound)
-    }
+fn entry(user: &User) -> Entry<'static> {
+    Entry { user_id: Some(user.id), details: Some(Actor::Operator.of(json!({}))), ..Entry::default() }
 }
 
 /// What the API refuses before a password reaches a domain.

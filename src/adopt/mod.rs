@@ -10,9 +10,11 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use secrecy::SecretString;
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::accounts::{Email, EmailError, HashError, Hasher};
+use crate::audit::{self, Actor, Event};
 use crate::config::Config;
 use crate::db::Db;
 use crate::keys;
@@ -112,9 +114,22 @@ pub async fn apply(
     let (client_id, scope) = (&config.tokens.client_id, &config.tokens.scope);
     store::move_sessions(&tx, client_id, scope, &kid, absolute_end, now).await?;
     store::finish(&tx, &kid, &counts, now).await?;
+    audit::record(&tx, now, Event::DatabaseAdopted, entry(&kid, &counts)).await?;
     tx.commit().await?;
     progress("moving sessions", 1, 1);
     Ok(counts)
+}
+
+fn entry(kid: &str, counts: &Counts) -> audit::Entry<'static> {
+    let details = json!({
+        "kid": kid,
+        "users": counts.users,
+        "skipped": counts.skipped,
+        "plain_text_passwords": counts.plain_text_passwords,
+        "live_sessions": counts.live_sessions,
+        "ended_sessions": counts.ended_sessions,
+    });
+    audit::Entry { details: Some(Actor::Operator.of(details)), ..audit::Entry::default() }
 }
 
 /// Counts, and errors with every address that needs a choice.

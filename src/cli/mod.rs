@@ -13,6 +13,7 @@ use crate::db::Db;
 use crate::{accounts, app, sessions};
 
 mod adopt;
+mod audit;
 mod config;
 mod keys;
 mod migrate;
@@ -56,6 +57,11 @@ enum Command {
     Users {
         #[command(subcommand)]
         command: users::Users,
+    },
+    /// List what happened
+    Audit {
+        #[command(subcommand)]
+        command: audit::Audit,
     },
 }
 
@@ -150,6 +156,15 @@ impl From<crate::adopt::Error> for Error {
     }
 }
 
+impl From<crate::audit::Error> for Error {
+    fn from(error: crate::audit::Error) -> Self {
+        match error {
+            crate::audit::Error::NoSuchEvent(_) => Self::Input(error.to_string()),
+            crate::audit::Error::Storage(error) => error.into(),
+        }
+    }
+}
+
 impl From<accounts::Error> for Error {
     fn from(error: accounts::Error) -> Self {
         match error {
@@ -200,6 +215,7 @@ fn execute(cli: Cli) -> Result<(), Error> {
             Command::Migrate { command } => command.run(&config).await,
             Command::Keys { command } => command.run(&config).await,
             Command::Users { command } => command.run(&config).await,
+            Command::Audit { command } => command.run(&config).await,
             Command::Adopt(adopt) => adopt.run(config).await,
             Command::Config { .. } => Ok(()),
         }
@@ -209,6 +225,11 @@ fn execute(cli: Cli) -> Result<(), Error> {
 /// Writes a line to standard output; a closed pipe is nobody's fault.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Writes a line for the person at the terminal, not for whoever reads the output.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Ever longer pauses before a database that did not answer is asked again, at random, so that replicas do not ask in step.

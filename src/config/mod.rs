@@ -21,7 +21,7 @@ mod validate;
 pub(crate) use validate::{encryption_key, keys_announced_for};
 
 pub use sections::{
-    Algorithm, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile, Refresh,
+    Algorithm, Audit, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile, Refresh,
     RefreshFormat, Server, Tokens,
 };
 
@@ -43,6 +43,7 @@ pub struct Config {
     pub keys: Keys,
     pub limits: Limits,
     pub cleanup: Cleanup,
+    pub audit: Audit,
     pub log: Log,
     /// What [`Config::show`] prints.
     #[serde(skip)]

@@ -143,6 +143,12 @@ pub struct Cleanup {
     pub retention_days: i64,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct Audit {
+    pub retention_days: i64,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, Deserialize)]
 pub struct Log {

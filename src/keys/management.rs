@@ -9,9 +9,9 @@ use super::key::Fault;
 use super::plan::{Fitness, Remedy, Schedule, State};
 use super::ring::Private;
 use super::seal::SealedBy;
-use super::succession::{Succession, Successor, is_live, newest, of, record};
+use super::succession::{Succession, Successor, is_live, newest, of};
 use super::{Error, Purpose, directory, store};
-use crate::audit::Event;
+use crate::audit::{Actor, Event};
 use crate::config::{self, Config};
 use crate::db::Db;
 use crate::entity::signing_key::Model;
@@ -92,7 +92,7 @@ impl Management {
     /// Reads the key-encryption keys, if there are any.
     pub fn new(db: Db, config: &Config) -> Result<Self, Error> {
         let encryption_keys = directory::encryption_keys_of(&config.keys)?;
-        let succession = Succession { db, encryption_keys, schedule: Schedule::new(config) };
+        let succession = Succession { db, encryption_keys, schedule: Schedule::new(config), actor: Actor::Operator };
         Ok(Self { succession, config: config.keys.clone() })
     }
 
@@ -186,7 +186,7 @@ impl Management {
             return Ok(Revoked::Already);
         }
         store::revoke_key(&tx, kid, now).await?;
-        record(&tx, now, Event::KeyRevoked, json!({"kid": kid, "purpose": purpose.name()})).await?;
+        self.succession.record(&tx, now, Event::KeyRevoked, json!({"kid": kid, "purpose": purpose.name()})).await?;
         rows.retain(|row| row.kid != kid);
         let remedy = self.succession.remedy(&rows, purpose, now);
         let takes_over = matches!(remedy, Remedy::Add | Remedy::BringForward(_));
@@ -237,7 +237,7 @@ impl Management {
             }
         }
         if done.resealed > 0 {
-            record(&tx, now, Event::KeysResealed, json!({"keys": done.resealed})).await?;
+            self.succession.record(&tx, now, Event::KeysResealed, json!({"keys": done.resealed})).await?;
         }
         tx.commit().await?;
         Ok(done)

@@ -8,6 +8,7 @@ use super::key::{Fault, PrivateKey};
 use super::plan::{Fitness, Schedule};
 use super::succession::{Succession, is_live, newest, of};
 use super::{Error, Keyring, Purpose, directory, store};
+use crate::audit::Actor;
 use crate::config::{self, Algorithm, Config};
 use crate::db::Db;
 use crate::entity::signing_key::Model;
@@ -33,7 +34,7 @@ impl Keyring {
         };
         let adoption = store::adoption(db.reader()).await?;
         let encryption_keys = Some(encryption_keys);
-        let succession = Succession { db, encryption_keys, schedule: Schedule::new(config) };
+        let succession = Succession { db, encryption_keys, schedule: Schedule::new(config), actor: Actor::Server };
         succession.require_own(&rows)?;
         succession.fill(&rows, imported, now).await?;
         let rows = store::live_keys(succession.db.reader(), now).await?;

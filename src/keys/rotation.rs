@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::plan::{Fitness, Retirement};
-use super::succession::{Succession, is_live, newest, record};
+use super::succession::{Succession, is_live, newest};
 use super::{Error, Keyring, Purpose, store};
 use crate::audit::Event;
 use crate::entity::signing_key::Model;
@@ -106,7 +106,7 @@ impl Succession {
                 store::delete_key(&tx, &row.kid).await?
             };
             if is_done {
-                record(&tx, now, Event::KeyForgotten, json!({"kid": row.kid, "purpose": row.purpose})).await?;
+                self.record(&tx, now, Event::KeyForgotten, json!({"kid": row.kid, "purpose": row.purpose})).await?;
                 tracing::info!(key.id = row.kid, purpose = row.purpose, "a key that is gone is forgotten");
             }
         }

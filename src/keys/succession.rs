@@ -13,7 +13,7 @@ use super::plan::{self, Fitness, MARGIN, Remedy, Retirement, Schedule, State};
 use super::ring::{self, Private};
 use super::seal::{EncryptionKeys, Unopened};
 use super::{Error, Purpose, store};
-use crate::audit::{self, Entry, Event};
+use crate::audit::{self, Actor, Entry, Event};
 use crate::db::{Db, Transaction};
 use crate::entity::signing_key::Model;
 use crate::{hmac, random};
@@ -24,6 +24,8 @@ pub(super) struct Succession {
     /// `None` only for operators who have none: they list and revoke.
     pub(super) encryption_keys: Option<EncryptionKeys>,
     pub(super) schedule: Schedule,
+    /// Who changes the ring with it.
+    pub(super) actor: Actor,
 }
 
 /// A key that is made or imported, and not in the ring yet.
@@ -147,6 +149,8 @@ impl Succession {
             (Remedy::Dismiss { damaged, kept }, _) => {
                 let end = Retirement { retained_at: now, unpublished_at: Some(now), gone_at: now };
                 store::set_end(tx, &damaged, Some(end)).await?;
+                let details = json!({"kid": damaged, "purpose": purpose.name(), "kept": kept});
+                self.record(tx, now, Event::KeyDismissed, details).await?;
                 kept
             }
             (Remedy::Keep(kept), _) => kept,
@@ -200,7 +204,7 @@ impl Succession {
         let details = json!({
             "kid": kid, "purpose": purpose, "algorithm": algorithm, "is_imported": is_imported, "signing_at": signing_at
         });
-        record(tx, now, Event::KeyAdded, details).await?;
+        self.record(tx, now, Event::KeyAdded, details).await?;
         tracing::info!(key.id = kid, purpose, signing_at = %signing_at, "a key comes into the ring");
         Ok(Some(Successor { kid, signing_at }))
     }
@@ -218,7 +222,7 @@ impl Succession {
         for other in of(rows, purpose).filter(|other| other.kid != kid) {
             self.end_signing(tx, other, now).await?;
         }
-        record(tx, now, Event::KeyBroughtForward, json!({"kid": kid, "purpose": purpose.name()})).await?;
+        self.record(tx, now, Event::KeyBroughtForward, json!({"kid": kid, "purpose": purpose.name()})).await?;
         Ok(Successor { kid: kid.to_owned(), signing_at: now })
     }
 
@@ -238,6 +242,18 @@ impl Succession {
         let rows = store::live_keys(&tx, now).await?;
         Ok((tx, rows))
     }
+
+    /// Writes an event that says who caused it.
+    pub(super) async fn record(
+        &self,
+        tx: &Transaction,
+        now: DateTime<Utc>,
+        event: Event,
+        details: serde_json::Value,
+    ) -> Result<(), Error> {
+        let entry = Entry { details: Some(self.actor.of(details)), ..Entry::default() };
+        Ok(audit::record(tx, now, event, entry).await?)
+    }
 }
 
 /// The keys of one purpose.
@@ -253,13 +269,4 @@ pub(super) fn newest(rows: &[Model], purpose: Purpose) -> Option<&Model> {
 /// True for keys that are not gone.
 pub(super) fn is_live(row: &Model, now: DateTime<Utc>) -> bool {
     State::of(row, now) != State::Gone
-}
-
-pub(super) async fn record(
-    tx: &Transaction,
-    now: DateTime<Utc>,
-    event: Event,
-    details: serde_json::Value,
-) -> Result<(), Error> {
-    Ok(audit::record(tx, now, event, Entry { details: Some(details), ..Entry::default() }).await?)
 }

@@ -195,7 +195,7 @@ fn libraries_stay_where_they_belong() {
                 faults.push(format!("{path}: {http} does not belong to a domain or the base"));
             }
         }
-        let may_query = path.ends_with("/store.rs") || ["db", "audit", "entity"].contains(&module);
+        let may_query = path.ends_with("/store.rs") || ["db", "entity"].contains(&module);
         for word in queries {
             if !may_query && names(&source.code, word) {
                 faults.push(format!("{path}: {word}: queries belong to store.rs"));

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod arrows;
+mod audit;
 mod cli;
 mod contract;
 mod db;

@@ -1,10 +1,13 @@
 //! Taking over the database of the FastAPI service: its clients go on with the tokens they hold.
 
 use authservice::adopt::{self, Choices, Counts, Error};
+use authservice::entity::audit_event;
 use chrono::TimeDelta;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use serde_json::json;
 
 use self::seed::Seed;
+use crate::audit::page::assert_documented;
 use crate::support::{Engine, TestApp, claims};
 
 mod seed;
@@ -162,6 +165,12 @@ async fn a_conflict_is_listed_and_nothing_changes_until_somebody_chose() {
     assert_eq!(planned, counts);
     let now = seed.now;
     let app = TestApp::on(Engine::Postgres, seed.database, seed.directory, &[], now).await;
+    let query = audit_event::Entity::find().filter(audit_event::Column::Event.eq("database_adopted"));
+    let told = query.all(app.app.db.writer()).await.unwrap();
+    assert_eq!(told.len(), 1, "what was refused is not told");
+    assert_documented(&told[0]);
+    let details: serde_json::Value = serde_json::from_str(told[0].details.as_deref().unwrap()).unwrap();
+    assert_eq!((&details["by"], &details["users"], &details["skipped"]), (&json!("operator"), &json!(2), &json!(1)));
     app.refresh(&left_behind.refresh).await.refused(401, "refresh_reuse_detected");
     for (email, password, status) in [
         ("alice@example.com", "secret-one", 200),

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::support::Engine;
 use crate::support::database::Database;
 
+mod audit;
 mod config;
 mod keys;
 mod migrate;
@@ -211,7 +212,7 @@ fn free_port() -> u16 {
 #[test]
 fn every_command_explains_itself_whatever_the_environment() {
     let operator = Operator::new().with("AUTHSERVICE__SERVER__PORT", "wrong");
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 23] = [
         &[],
         &["serve"],
         &["adopt"],
@@ -233,6 +234,8 @@ fn every_command_explains_itself_whatever_the_environment() {
         &["users", "deactivate"],
         &["users", "activate"],
         &["users", "set-password"],
+        &["audit"],
+        &["audit", "list"],
     ];
     for command in commands {
         let help = operator.run(&[command, &["--help"]].concat()).exits(0);

@@ -1,12 +1,20 @@
-//! What happened, written in the same transaction as what it tells. Rows outlive the users they speak of.
+//! What happened, written in the same transaction as what it tells, so that nothing happens unseen and nothing is told that did
+//! not happen. Rows outlive the users they speak of, until their time is over. docs/audit.md tells of every event.
 
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait as _};
+use sea_orm::{ConnectionTrait, DbErr, Iterable as _};
+use serde_json::json;
 use uuid::Uuid;
 
-use crate::entity::audit_event::{ActiveModel, Entity};
+use crate::entity::audit_event;
+
+mod store;
+mod trail;
+
+pub use audit_event::Model as Recorded;
+pub use trail::{Error, Filter, Trail};
 
 /// The device behind a request, as sessions and audit rows keep it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,8 +25,8 @@ pub struct Origin {
     pub user_agent: String,
 }
 
-/// What can happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What can happen. Each has a row in docs/audit.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sea_orm::EnumIter)]
 pub enum Event {
     /// A user was registered.
     UserRegistered,
@@ -42,10 +50,14 @@ pub enum Event {
     UserDeactivated,
     /// A user was activated by an operator.
     UserActivated,
+    /// The database of the FastAPI service was taken over.
+    DatabaseAdopted,
     /// A key came into the ring.
     KeyAdded,
     /// An announced key signs earlier than it was planned.
     KeyBroughtForward,
+    /// A key that cannot be opened ended, and its predecessor goes on.
+    KeyDismissed,
     /// A key was revoked by an operator.
     KeyRevoked,
     /// The private half of a key that is gone was forgotten.
@@ -55,7 +67,20 @@ pub enum Event {
 }
 
 impl Event {
-    fn name(self) -> &'static str {
+    /// Every event.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::iter()
+    }
+
+    /// The event of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::iter().find(|event| event.name() == name)
+    }
+
+    /// The word for it, in the table and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::UserRegistered => "user_registered",
             Self::SignedIn => "signed_in",
@@ -68,12 +93,35 @@ impl Event {
             Self::PasswordSet => "password_set",
             Self::UserDeactivated => "user_deactivated",
             Self::UserActivated => "user_activated",
+            Self::DatabaseAdopted => "database_adopted",
             Self::KeyAdded => "key_added",
             Self::KeyBroughtForward => "key_brought_forward",
+            Self::KeyDismissed => "key_dismissed",
             Self::KeyRevoked => "key_revoked",
             Self::KeyForgotten => "key_forgotten",
             Self::KeysResealed => "keys_resealed",
         }
+    }
+}
+
+/// Who does what no request asks for; `by` in the details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// Somebody with the command line.
+    Operator,
+    /// The server, when it is time or something is amiss.
+    Server,
+}
+
+impl Actor {
+    /// Says in the details, a JSON object, who did it.
+    #[must_use]
+    pub fn of(self, mut details: serde_json::Value) -> serde_json::Value {
+        details["by"] = json!(match self {
+            Self::Operator => "operator",
+            Self::Server => "server",
+        });
+        details
     }
 }
 
@@ -97,16 +145,5 @@ pub async fn record(
     event: Event,
     entry: Entry<'_>,
 ) -> Result<(), DbErr> {
-    let row = ActiveModel {
-        at: Set(now),
-        event: Set(event.name().to_owned()),
-        user_id: Set(entry.user_id),
-        session_id: Set(entry.session_id),
-        ip_address: Set(entry.origin.and_then(|origin| origin.ip_address).map(|address| address.to_string())),
-        user_agent: Set(entry.origin.map(|origin| origin.user_agent.clone())),
-        details: Set(entry.details.map(|details| details.to_string())),
-        ..Default::default()
-    };
-    Entity::insert(row).exec_without_returning(tx).await?;
-    Ok(())
+    store::insert(tx, now, event, entry).await
 }
