@@ -35,6 +35,10 @@ run *args:
 openapi:
     UPDATE=1 ./scripts/test.sh --test it contract
 
+# Write the bill of materials (CycloneDX), by default to target/sbom/authservice.cdx.json.
+sbom *args:
+    ./scripts/sbom.sh {{ args }}
+
 # What continuous integration runs.
 ci:
     ./.ci/run

@@ -214,6 +214,25 @@ fn every_file_says_what_it_owns() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
+/// A crate that does not take the workspace's lints over has none.
+#[test]
+fn no_crate_may_be_unsafe() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = |folder: &str| -> toml::Table {
+        std::fs::read_to_string(root.join(folder).join("Cargo.toml")).unwrap().parse().unwrap()
+    };
+    let workspace = &table("")["workspace"];
+    assert_eq!(workspace["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
+    let members = workspace["members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap());
+    for member in members.chain([""]) {
+        assert_eq!(table(member)["lints"]["workspace"].as_bool(), Some(true), "{member}");
+    }
+    let outside = workspace["exclude"].as_array().unwrap().iter().map(|folder| folder.as_str().unwrap());
+    for folder in outside {
+        assert_eq!(table(folder)["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"), "{folder}");
+    }
+}
+
 /// The scanner finds what it must find.
 #[test]
 fn paths_are_found_in_every_form() {
