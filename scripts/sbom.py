@@ -15,18 +15,22 @@ from pathlib import Path
 from urllib.parse import quote
 
 ROOT = "authservice"
+TREE = ["cargo", "tree", "--locked", "--package", ROOT, "--edges"]
+LINKED = "normal,no-proc-macro"
 LINE = re.compile(r"^(\d+) (\S+) v(\S+)( \(proc-macro\))?")
 
 
 def run(*command):
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"sbom: failed: {' '.join(command)}")
+    return done.stdout
 
 
 def tree(target, edges):
     """The crates of the server as (name, version), each with the crates that it needs."""
-    command = ["cargo", "tree", "--locked", "--package", ROOT, "--edges", edges, "--target", target]
     needs, path = {}, []
-    for line in run(*command, "--prefix", "depth", "--format", " {p}").splitlines():
+    for line in run(*TREE, edges, "--target", target, "--prefix", "depth", "--format", " {p}").splitlines():
         depth, name, version, _ = LINE.match(line).groups()
         del path[int(depth):]
         needs.setdefault((name, version), set())
@@ -57,7 +61,7 @@ def crate(package, checksums, scope):
 
 
 def inside(packages, shipped):
-    """What crates bring along: the crate that holds it, and the component. Whoever looks for known vulnerabilities must see it."""
+    """What crates bring along, each with the crate that holds it. Who looks for known vulnerabilities must see it."""
 
     def version(name, file, pattern):
         text = (Path(packages[name]["manifest_path"]).parent / file).read_text(encoding="utf-8", errors="replace")
@@ -77,10 +81,12 @@ def inside(packages, shipped):
     if "openssl-src" in packages:
         # "300.6.1+3.6.3": the crate's version, then OpenSSL's.
         of = packages["openssl-src"]["version"].split("+")[1]
-        found.append(("openssl-sys", component("openssl", of, "Apache-2.0", f"pkg:generic/openssl@{of}", "openssl:openssl")))
+        made = component("openssl", of, "Apache-2.0", f"pkg:generic/openssl@{of}", "openssl:openssl")
+        found.append(("openssl-sys", made))
     if "libsqlite3-sys" in shipped:
         of = version("libsqlite3-sys", "sqlite3/sqlite3.h", r'#define SQLITE_VERSION +"([^"]+)"')
-        found.append(("libsqlite3-sys", component("sqlite", of, "blessing", f"pkg:generic/sqlite@{of}", "sqlite:sqlite")))
+        made = component("sqlite", of, "blessing", f"pkg:generic/sqlite@{of}", "sqlite:sqlite")
+        found.append(("libsqlite3-sys", made))
     if "poem-openapi" in shipped:
         ui = "src/ui"
         of = version("poem-openapi", f"{ui}/swagger_ui/swagger-ui-bundle.js", r'PACKAGE_VERSION:"([^"]+)"')
@@ -91,7 +97,7 @@ def inside(packages, shipped):
 
 
 def bill(target):
-    shipped, built = tree(target, "normal,no-proc-macro"), tree(target, "normal,build")
+    shipped, built = tree(target, LINKED), tree(target, "normal,build")
     metadata = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target))
     packages = {(package["name"], package["version"]): package for package in metadata["packages"]}
     lock = re.findall(r'name = "(.+)"\nversion = "(.+)"\nsource = .+\nchecksum = "(.+)"', Path("Cargo.lock").read_text())
@@ -109,10 +115,11 @@ def bill(target):
         depends[purl((holder, by_name[holder]["version"]))].add(component["bom-ref"])
         depends[component["bom-ref"]] = set()
         components.append(component)
+    cargo = {"type": "application", "name": "cargo", "version": run("cargo", "--version").split()[1]}
     content = {
-        "metadata": {
-            "timestamp": time(),
-            "tools": {"components": [{"type": "application", "name": "cargo", "version": run("cargo", "-V").split()[1]}]},
+        "metadata": time()
+        | {
+            "tools": {"components": [cargo]},
             "component": root,
             "properties": [{"name": "cargo:target", "value": target}],
         },
@@ -124,20 +131,27 @@ def bill(target):
 
 
 def time():
-    epoch = os.environ.get("SOURCE_DATE_EPOCH") or run("git", "log", "-1", "--format=%ct")
-    return datetime.fromtimestamp(int(epoch), timezone.utc).isoformat().replace("+00:00", "Z")
+    """Of the sources; nothing when that is not known, as outside of a clone."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if not epoch and Path(".git").exists():
+        epoch = run("git", "log", "-1", "--format=%ct")
+    if not epoch:
+        return {}
+    return {"timestamp": datetime.fromtimestamp(int(epoch), timezone.utc).isoformat().replace("+00:00", "Z")}
 
 
 def check(bill, target):
     """Faults of a bill, told against another way of asking what is linked."""
-    command = ["cargo", "tree", "--locked", "--package", ROOT, "--edges", "normal,no-proc-macro", "--target", target]
-    linked = {tuple(line.split()[:2]) for line in run(*command, "--prefix", "none", "--format", "{p}").splitlines() if line}
-    listed = {(c["name"], "v" + c["version"]): c for c in bill["components"] + [bill["metadata"]["component"]]}
+    lines = run(*TREE, LINKED, "--target", target, "--prefix", "none", "--format", "{p}").splitlines()
+    linked = {tuple(line.split()[:2]) for line in lines if line}
+    all_of_it = bill["components"] + [bill["metadata"]["component"]]
+    listed = {(component["name"], "v" + component["version"]): component for component in all_of_it}
     faults = [f"{name} {version} is linked and not listed" for name, version in sorted(linked - listed.keys())]
     for key in linked & listed.keys():
         if listed[key].get("scope", "required") != "required":
             faults.append(f"{key[0]} is linked and listed as {listed[key]['scope']}")
-    members = {package["name"] for package in json.loads(run("cargo", "metadata", "--no-deps", "--format-version", "1"))["packages"]}
+    own = json.loads(run("cargo", "metadata", "--no-deps", "--format-version", "1"))
+    members = {package["name"] for package in own["packages"]}
     for component in bill["components"]:
         name = component["name"]
         if component["purl"].startswith("pkg:cargo/") and name not in members and "hashes" not in component:
