@@ -14,7 +14,9 @@ use crate::{accounts, app, sessions};
 
 mod adopt;
 mod audit;
+mod cleanup;
 mod config;
+mod healthcheck;
 mod keys;
 mod migrate;
 mod serve;
@@ -63,11 +65,18 @@ enum Command {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    /// Delete sessions that were over long enough ago, as the server does by itself
+    Cleanup,
+    /// Ask a server how it is: exit 0 when it is well, 1 when it is not
+    Healthcheck(healthcheck::Healthcheck),
 }
 
-/// Why a command ended without doing what was asked. Exit codes are those of sysexits(3).
+/// Why a command ended without doing what was asked. Exit codes are those of sysexits(3), and 1 for what a check found.
 #[derive(Debug, thiserror::Error)]
 enum Error {
+    /// 1: the server that was asked is not well.
+    #[error("{0}")]
+    Unhealthy(String),
     /// 78: an operator must change the configuration, the keys or the database.
     #[error("{0}")]
     Configuration(String),
@@ -85,6 +94,7 @@ enum Error {
 impl Error {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Self::Unhealthy(_) => 1,
             Self::Input(_) => 65,
             Self::Unavailable(_) => 69,
             Self::Internal(_) => 70,
@@ -169,7 +179,17 @@ impl From<accounts::Error> for Error {
     fn from(error: accounts::Error) -> Self {
         match error {
             accounts::Error::NotFound | accounts::Error::PasswordRefused(_) => Self::Input(error.to_string()),
-            accounts::Error::Storage(error) | accounts::Error::Session(sessions::Error::Storage(error)) => error.into(),
+            accounts::Error::Storage(error) => error.into(),
+            accounts::Error::Session(error) => error.into(),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<sessions::Error> for Error {
+    fn from(error: sessions::Error) -> Self {
+        match error {
+            sessions::Error::Storage(error) => error.into(),
             other => Self::Internal(other.to_string()),
         }
     }
@@ -217,6 +237,8 @@ fn execute(cli: Cli) -> Result<(), Error> {
             Command::Users { command } => command.run(&config).await,
             Command::Audit { command } => command.run(&config).await,
             Command::Adopt(adopt) => adopt.run(config).await,
+            Command::Cleanup => cleanup::run(&config).await,
+            Command::Healthcheck(healthcheck) => healthcheck.run(&config).await,
             Command::Config { .. } => Ok(()),
         }
     })

@@ -12,13 +12,14 @@ fn files(operator: &Operator) -> Vec<String> {
 }
 
 /// Every command that opens the database.
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 7] = [
     &["serve"],
     &["serve", "--no-migrate"],
     &["migrate", "up"],
     &["migrate", "status"],
     &["users", "list"],
     &["users", "deactivate", "alice@example.com"],
+    &["cleanup"],
 ];
 
 #[tokio::test]

@@ -15,7 +15,9 @@ use crate::support::Engine;
 use crate::support::database::Database;
 
 mod audit;
+mod cleanup;
 mod config;
+mod healthcheck;
 mod keys;
 mod migrate;
 mod process;
@@ -236,6 +238,8 @@ fn every_command_explains_itself_whatever_the_environment() {
         &["users", "set-password"],
         &["audit"],
         &["audit", "list"],
+        &["cleanup"],
+        &["healthcheck"],
     ];
     for command in commands {
         let help = operator.run(&[command, &["--help"]].concat()).exits(0);
