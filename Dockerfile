@@ -1,0 +1,52 @@
+# The image: one binary on distroless Debian, without a shell, as user 65532.
+#
+#   docker build -t authservice .
+#
+# Pin the bases by digest with --build-arg RUST_IMAGE=…@sha256:… and RUNTIME_IMAGE=…@sha256:… (both are Debian 13: the binary
+# links the OpenSSL of the image that it runs in). Layers are the same bytes every time with SOURCE_DATE_EPOCH and
+# rewrite-timestamp=true (BuildKit) or --timestamp 0 (buildah).
+
+ARG RUST_IMAGE=rust:1.95-slim-trixie
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
+
+FROM ${RUST_IMAGE} AS build
+# Debian's own OpenSSL (docs/decisions/0011): it is mended by building again on a newer base.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libssl-dev pkg-config \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+# What is compiled stays in the caches of the builder, so only what changed is compiled again.
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cargo build --release --locked --no-default-features --bin authservice \
+    && install -D target/release/authservice /out/authservice \
+    && mkdir /out/data
+
+FROM ${RUNTIME_IMAGE} AS runtime
+ARG RUNTIME_IMAGE
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="authservice" \
+    org.opencontainers.image.description="A token server: sign in over REST, short-lived JWT access tokens, rotating refresh tokens, JWKS" \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.base.name="${RUNTIME_IMAGE}"
+COPY --from=build --chown=0:0 --chmod=0755 /out/authservice /usr/local/bin/authservice
+COPY --from=build --chown=65532:65532 --chmod=0700 /out/data /var/lib/authservice
+# A number, which orchestrators can tell from root. The SQLite file and keys/ are made in the folder below, unless settings say
+# otherwise; on PostgreSQL with a mounted key-encryption key nothing is written.
+USER 65532:65532
+WORKDIR /var/lib/authservice
+VOLUME /var/lib/authservice
+# The seed's name, so that AUTHSERVICE__SERVER__HOST still overrides it.
+ENV SERVICE_HOST=0.0.0.0
+EXPOSE 9998
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["/usr/local/bin/authservice", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/authservice"]
+CMD ["serve"]
