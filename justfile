@@ -39,6 +39,10 @@ openapi:
 sbom *args:
     ./scripts/sbom.sh {{ args }}
 
+# Build the image and run it: `just image`, `just image all`, `just image lint`.
+image *args:
+    ./scripts/image.sh {{ args }}
+
 # What continuous integration runs.
 ci:
     ./.ci/run

