@@ -2,9 +2,10 @@
 #
 # Builds the image and runs it as a careful operator would, without pulling anything.
 #
-#   ./scripts/image.sh         the debug server that cargo builds, put into the image: is the image right?
-#   ./scripts/image.sh all     the same, then the whole Dockerfile with its own compile, and PostgreSQL by docker-compose.yml
-#   ./scripts/image.sh lint    only reads the Dockerfile and docker-compose.yml
+#   ./scripts/image.sh            the debug server that cargo builds, put into the image: is the image right?
+#   ./scripts/image.sh postgres   the same, and docker-compose.yml with PostgreSQL
+#   ./scripts/image.sh all        the same, and the whole Dockerfile with its own compile
+#   ./scripts/image.sh lint       only reads the Dockerfile and docker-compose.yml
 #
 # Needs root, Debian packages (scripts/setup.sh image) and a machine that may run containers. Where it may not, the script says
 # so and ends well, unless IMAGE=required. The bases are made from Debian's packages under the names that the Dockerfile asks
@@ -16,14 +17,20 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root work=$root/target/image tools=$root/target/tools/python/bin scope=${1:-test}
 readonly server=/usr/local/bin/authservice name=authservice-under-test
 readonly runtime=gcr.io/distroless/cc-debian13:nonroot rust=docker.io/library/rust:1.95-slim-trixie
-# Ports that the tests publish on 127.0.0.1.
-readonly port=${IMAGE_PORT:-18998}
+version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+# What the tests publish on 127.0.0.1.
+readonly version port=${IMAGE_PORT:-18998}
 readonly base=http://127.0.0.1:$port
 
 say() { printf 'image: %s\n' "$*" >&2; }
 die() {
     say "FAILED: $*"
     exit 1
+}
+not_run() {
+    [[ ${IMAGE:-} != required ]] || die "$1"
+    say "NOT RUN: $1"
+    exit 0
 }
 # Runs a check and says what holds. The commands after the sentence must succeed.
 holds() {
@@ -47,6 +54,7 @@ exits() {
 }
 
 lint() {
+    mkdir -p "$work"
     cd "$root"
     holds "hadolint has nothing to say" "$tools/hadolint" Dockerfile
     holds "docker-compose.yml keeps to the schema" "$tools/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml
@@ -56,7 +64,7 @@ lint() {
 # --- a place of its own for images and containers
 
 prepare() {
-    mkdir -p "$work"/{context/out/data,networks}
+    mkdir -p "$work"/context/out/data "$work/networks"
     cat >"$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=1024:4096", "nproc=1024:4096"]
@@ -196,17 +204,16 @@ sys.exit(kid not in [key["kid"] for key in json.load(sys.stdin)["keys"]])' "$pai
 
 examine() {
     local image=authservice:local started
-    # The first container tells whether this machine can run any.
-    run --rm "$image" --version >"$work/check.log" 2>&1 || {
-        cat "$work/check.log" >&2
-        [[ ${IMAGE:-} != required ]] || die "this machine cannot run containers"
-        say "NOT RUN: this machine cannot run containers"
-        exit 0
-    }
-    local config
+    # The first container tells whether this machine can run any: 125 and 126 are podman's and runc's own.
+    local config code=0
+    run --rm "$image" --version >"$work/check.log" 2>&1 || code=$?
+    [[ $code -ne 125 && $code -ne 126 ]] || not_run "this machine cannot run containers: $(cat "$work/check.log")"
+    holds "it says its version" test "$code $(cat "$work/check.log")" = "0 authservice $version"
     config=$(podman image inspect --format '{{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}} {{.Config.StopSignal}} {{.Config.ExposedPorts}} {{.Config.Volumes}}' "$image")
     holds "the image says what it is" test "$config" = \
         "65532:65532 [$server] [serve] SIGTERM map[9998/tcp:{}] map[/var/lib/authservice:{}]"
+    holds "its label names the version of Cargo.toml" test \
+        "$(podman image inspect --format '{{index .Labels "org.opencontainers.image.version"}}' "$image")" = "$version"
     holds "its health is asked by its own binary" test "$(podman image inspect --format '{{.HealthCheck.Test}}' "$image")" = "[CMD $server healthcheck]"
     local shell
     for shell in /bin/sh /bin/bash /bin/busybox /busybox/sh; do
@@ -277,6 +284,9 @@ services:
     depends_on: !override [auth_service_database]
   auth_service_database:
     healthcheck: {disable: true}
+secrets:
+  postgres_password: {file: $work/secrets/postgres_password}
+  encryption_key: {file: $work/secrets/encryption.key}
 YAML
     (cd "$root" && PATH=$tools:$PATH "$tools/podman-compose" --project-name authservice --file docker-compose.yml \
         --file "$work/override.yml" "$@" 8>&-)
@@ -292,25 +302,25 @@ composed() {
 compose_postgres() {
     stand_in localhost/postgres-base minbase postgresql
     buildah bud --quiet --pull-never --isolation chroot --tag docker.io/library/postgres:17-trixie "$root/scripts/postgres-stand-in" >/dev/null 8>&-
+    head -c 16 /dev/urandom | base64 >"$work/secrets/postgres_password"
+    chmod 444 "$work"/secrets/*
     composed --profile postgres up --detach --no-build auth_service_postgres
 }
 
 "$root/scripts/setup.sh" image
 lint
 [[ $scope != lint ]] || exit 0
-[[ $EUID -eq 0 ]] || {
-    [[ ${IMAGE:-} != required ]] || die "not root"
-    say "NOT RUN: building and running an image here needs root"
-    exit 0
-}
+[[ $EUID -eq 0 ]] || not_run "building and running an image needs root"
+unshare --mount --pid --fork true 2>/dev/null || not_run "this machine has no namespaces to give"
 prepare
+podman info >/dev/null || not_run "podman has no storage here"
 stand_in "$runtime" extract base-files,libc6,libgcc-s1,libssl3t64,ca-certificates,tzdata,netbase --change USER=65532
 build_debug
 examine
 composed up --detach --no-build auth_service_main
+if [[ $scope == postgres || $scope == all ]]; then compose_postgres; fi
 if [[ $scope == all ]]; then
     build_release
     examine
-    compose_postgres
 fi
 say "all of it holds"
