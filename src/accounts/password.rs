@@ -103,32 +103,41 @@ impl Hasher {
         self.concurrency
     }
 
-    /// Verifies a password. A hash that cannot be read counts as wrong and takes as long.
+    /// Verifies a password. A hash that cannot be read counts as wrong and takes as long. Whatever hash was stored, a refusal takes as
+    /// long as one of a bcrypt hash, once there was one.
     pub(super) async fn verify(&self, password: SecretString, stored: String) -> Result<Verdict, Error> {
         let (params, nobody) = (self.params.clone(), self.nobody.clone());
         let bcrypt_micros = Arc::clone(&self.bcrypt_micros);
-        self.run(move |buffer| {
+        let judged = self.run(move |buffer| {
             let started = Instant::now();
             let compared = matches(&password, &stored, buffer);
             if is_bcrypt(&stored) {
                 note(&bcrypt_micros, started.elapsed());
             }
-            let Some(is_right) = compared else {
-                tracing::error!("a stored password hash cannot be read");
-                let _ = matches(&password, &nobody, buffer);
-                return Ok(Verdict::Wrong);
+            let verdict = match compared {
+                Some(true) => {
+                    let renewed = is_outdated(&params, &stored, &password);
+                    let renewed = renewed.then(|| new_hash(&params, &password, buffer));
+                    Verdict::Right { renewed: renewed.transpose()? }
+                }
+                Some(false) => Verdict::Wrong,
+                None => {
+                    tracing::error!("a stored password hash cannot be read");
+                    let _ = matches(&password, &nobody, buffer);
+                    Verdict::Wrong
+                }
             };
-            if !is_right {
-                return Ok(Verdict::Wrong);
-            }
-            let renewed = is_outdated(&params, &stored, &password).then(|| new_hash(&params, &password, buffer));
-            Ok(Verdict::Right { renewed: renewed.transpose()? })
-        })
-        .await
+            Ok((verdict, started))
+        });
+        let (verdict, started) = judged.await?;
+        if matches!(verdict, Verdict::Wrong) {
+            self.level(started).await;
+        }
+        Ok(verdict)
     }
 
     /// Waits until a refusal has taken as long as one of a user with a bcrypt hash, once there was one: these take ten times as
-    /// long, and time must not tell who has an account.
+    /// long, and time must tell neither who has an account nor whose hash is new.
     pub(super) async fn level(&self, started: Instant) {
         let slowest = Duration::from_micros(self.bcrypt_micros.load(Ordering::Relaxed));
         tokio::time::sleep_until(started + slowest).await;
@@ -362,19 +371,22 @@ mod tests {
         }
     }
 
-    /// Unknown addresses take as long as users whose hash the old service left.
+    /// Unknown addresses, and users whose hash is new, are refused as late as users whose hash the old service left.
     #[tokio::test]
     async fn a_refusal_waits_for_bcrypt_once_one_was_met() {
         let hasher = hasher(1, 1);
-        let stored = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW".to_owned();
-        hasher.verify("wrong-password".into(), stored).await.expect("verified");
+        let new = hasher.hash("right-password".into()).await.expect("hashed");
+        let old = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW".to_owned();
+        hasher.verify("wrong-password".into(), old).await.expect("verified");
         let usual = Duration::from_micros(hasher.bcrypt_micros.load(Ordering::Relaxed));
+        assert!(usual > Duration::from_millis(10), "{usual:?}");
 
-        let started = Instant::now();
-        hasher.verify_nobody("wrong-password".into()).await.expect("verified");
-        hasher.level(started).await;
+        for (name, stored) in [("new", new), ("nobody", hasher.nobody.clone()), ("damaged", "$argon2id$".to_owned())] {
+            let started = Instant::now();
+            let verdict = hasher.verify("wrong-password".into(), stored).await.expect("verified");
 
-        assert!(usual > Duration::from_millis(10) && started.elapsed() >= usual);
+            assert!(!is_right(&verdict) && started.elapsed() >= usual, "{name}: {:?}", started.elapsed());
+        }
     }
 
     #[tokio::test]
