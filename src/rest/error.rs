@@ -254,11 +254,13 @@ impl<D> From<Refused<D>> for poem::Error {
 /// What any operation may answer.
 const COMMON: [Code; 3] = [Code::PayloadTooLarge, Code::InternalError, Code::TemporarilyUnavailable];
 /// Framework refusals of any operation.
-const DETAILS: [(StatusCode, &str); 4] = [
+const DETAILS: [(StatusCode, &str); 6] = [
     (StatusCode::BAD_REQUEST, "There was an error parsing the body"),
     (StatusCode::REQUEST_TIMEOUT, "Request Timeout"),
     (StatusCode::URI_TOO_LONG, "URI Too Long"),
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Encoding"),
+    (StatusCode::EXPECTATION_FAILED, "Expectation Failed"),
+    (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"),
 ];
 
 impl<D: Documented> ApiResponse for Refused<D> {

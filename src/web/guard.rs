@@ -17,13 +17,16 @@ const MAX_TARGET: usize = 8 * 1024;
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(15);
 
-/// Marks a request whose head can be read in two ways.
+/// Marks what stands for a head that is refused, and says why.
 #[derive(Clone, Copy)]
-pub(crate) struct Ambiguous;
+pub(crate) struct Unreadable(pub(crate) StatusCode);
 
 /// Refuses what is ambiguous or too large, by its head: returns the answer.
 pub(crate) fn refuse(request: &Request) -> Option<Response> {
     let headers = request.headers();
+    if let Some(Unreadable(status)) = request.data::<Unreadable>() {
+        return Some(closing(detail(*status, status.canonical_reason().unwrap_or_default())));
+    }
     let count = |name| headers.get_all(name).iter().count();
     // RFC 9112 3.2: one Host, which HTTP/1.0 did not have.
     let is_hosted = match request.version() {
@@ -31,7 +34,7 @@ pub(crate) fn refuse(request: &Request) -> Option<Response> {
         _ => count(header::HOST) == 1,
     };
     let is_host = |host: &HeaderValue| host.to_str().is_ok_and(|host| host.parse::<Authority>().is_ok());
-    if request.data::<Ambiguous>().is_some() || !is_hosted || !headers.get_all(header::HOST).iter().all(is_host) {
+    if !is_hosted || !headers.get_all(header::HOST).iter().all(is_host) {
         return Some(closing(detail(StatusCode::BAD_REQUEST, "Bad Request")));
     }
     if request.original_uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
@@ -40,10 +43,14 @@ pub(crate) fn refuse(request: &Request) -> Option<Response> {
     if count(header::AUTHORIZATION) > 1 {
         return Some(detail(StatusCode::BAD_REQUEST, "More than one Authorization header"));
     }
-    if headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+    let is_other = |name, only: &[u8]| {
+        headers.get_all(name).iter().any(|value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(only))
+    };
+    // RFC 9110 10.1.1.
+    if is_other(header::EXPECT, b"100-continue") {
+        return Some(closing(detail(StatusCode::EXPECTATION_FAILED, "Expectation Failed")));
+    }
+    if is_other(header::CONTENT_ENCODING, b"identity") {
         return Some(closing(detail(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Content-Encoding")));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use poem::Request;
+use poem::http::StatusCode;
 use poem::web::{LocalAddr, RemoteAddr};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,8 +24,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::front::Front;
-use super::guard::Ambiguous;
-use super::head::{Head, MAX_HEAD};
+use super::guard::Unreadable;
+use super::head::{Gate, MAX_HEAD};
 use super::origin;
 use crate::config;
 
@@ -155,13 +156,13 @@ async fn connection(
         let state = Arc::clone(&state);
         move |request: hyper::Request<hyper::body::Incoming>| {
             let (front, state) = (Arc::clone(&front), Arc::clone(&state));
-            let is_ambiguous = lock(&state).answer();
+            let refusal = lock(&state).answer();
             // Boxed, so that the connection can be taken apart at its end.
             Box::pin(async move {
                 let parts = (request, LocalAddr(local.into()), RemoteAddr(peer.into()), poem::http::uri::Scheme::HTTP);
                 let mut request = Request::from(parts);
-                if is_ambiguous {
-                    request.set_data(Ambiguous);
+                if let Some(status) = refusal {
+                    request.set_data(Unreadable(status));
                 }
                 let response = front.answer(request).await;
                 lock(&state).wait();
@@ -210,35 +211,35 @@ enum Phase {
 /// What the stream and the service of a connection tell each other.
 struct State {
     phase: Phase,
-    head: Head,
-    is_ambiguous: bool,
+    gate: Gate,
 }
 
 impl State {
     fn new() -> Self {
-        Self { phase: Phase::Waiting(Instant::now() + HEAD_TIME), head: Head::default(), is_ambiguous: false }
+        Self { phase: Phase::Waiting(Instant::now() + HEAD_TIME), gate: Gate::new() }
     }
 
-    /// Bytes have come.
-    fn read(&mut self, bytes: &[u8]) {
+    /// Bytes have come. Returns what is handed on instead, if not they.
+    fn read(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         if let Phase::Waiting(_) = self.phase {
             self.phase = Phase::Head(Instant::now() + HEAD_TIME);
-            self.head = Head::default();
         }
-        if let Phase::Head(_) = self.phase {
-            self.is_ambiguous |= self.head.feed(bytes);
-        }
+        self.gate.pass(bytes)
     }
 
-    /// A request begins to be answered. Returns whether its head can be read in two ways.
-    fn answer(&mut self) -> bool {
+    /// A request begins to be answered. Returns why its head is refused, if it is.
+    fn answer(&mut self) -> Option<StatusCode> {
         self.phase = Phase::Answering(Instant::now() + ANSWER_TIME);
-        std::mem::take(&mut self.is_ambiguous)
+        self.gate.taken()
     }
 
     /// The answer is made.
     fn wait(&mut self) {
-        self.phase = Phase::Waiting(Instant::now() + IDLE_TIME);
+        self.phase = if self.gate.is_within_head() {
+            Phase::Head(Instant::now() + HEAD_TIME)
+        } else {
+            Phase::Waiting(Instant::now() + IDLE_TIME)
+        };
     }
 
     fn deadline(&self) -> Instant {
@@ -251,10 +252,12 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A stream that fails when the client is too slow.
+/// A stream that fails when the client is too slow, and on which heads come whole.
 struct Timed {
     stream: TcpStream,
     state: Arc<Mutex<State>>,
+    /// To be handed on before anything else is read.
+    ready: Vec<u8>,
     read: Pin<Box<Sleep>>,
     /// Runs while the client takes nothing.
     write: Option<Pin<Box<Sleep>>>,
@@ -262,7 +265,17 @@ struct Timed {
 
 impl Timed {
     fn new(stream: TcpStream, state: Arc<Mutex<State>>) -> Self {
-        Self { stream, state, read: Box::pin(sleep_until(Instant::now() + HEAD_TIME)), write: None }
+        Self { stream, state, ready: Vec::new(), read: Box::pin(sleep_until(Instant::now() + HEAD_TIME)), write: None }
+    }
+
+    /// Fails once what is waited for has not come in time.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let deadline = lock(&self.state).deadline();
+        if self.read.deadline() != deadline {
+            self.read.as_mut().reset(deadline);
+        }
+        ready!(self.read.as_mut().poll(context));
+        Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
     /// Fails once the client has taken nothing for too long.
@@ -280,21 +293,26 @@ impl AsyncRead for Timed {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if result.is_ready() {
+        while this.ready.is_empty() {
+            let before = buffer.filled().len();
+            let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(context, buffer) else {
+                return this.poll_late(context).map(Err);
+            };
+            result?;
             let read = &buffer.filled()[before..];
-            if !read.is_empty() {
-                lock(&this.state).read(read);
-            }
-            return result;
+            let Some(instead) = (!read.is_empty()).then(|| lock(&this.state).read(read)).flatten() else {
+                return Poll::Ready(Ok(()));
+            };
+            buffer.set_filled(before);
+            this.ready = instead;
         }
-        let deadline = lock(&this.state).deadline();
-        if this.read.deadline() != deadline {
-            this.read.as_mut().reset(deadline);
+        let handed = this.ready.len().min(buffer.remaining());
+        buffer.put_slice(&this.ready[..handed]);
+        this.ready.drain(..handed);
+        if this.ready.is_empty() {
+            this.ready = Vec::new();
         }
-        ready!(this.read.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Poll::Ready(Ok(()))
     }
 }
 
