@@ -132,8 +132,9 @@ impl Sessions {
         Self { db, tokens, settings: config.refresh.clone(), retention, limit }
     }
 
-    /// Lists the user's live sessions, the one seen last first.
+    /// Lists the user's live sessions, the one seen last first; at most as many as a user may have, also where another service or
+    /// a higher setting has left more.
     pub async fn list(&self, user_id: i64, now: DateTime<Utc>) -> Result<Vec<Session>, Error> {
-        Ok(store::live_sessions(self.db.reader(), user_id, now).await?)
+        Ok(store::live_sessions(self.db.reader(), user_id, self.settings.max_sessions_per_user, now).await?)
     }
 }

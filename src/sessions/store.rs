@@ -143,17 +143,20 @@ pub(super) async fn insert_session(tx: &impl ConnectionTrait, family: &Family) -
 const LIVE: &str =
     "s.user_id = $1 AND s.revoked_at IS NULL AND r.revoked_at IS NULL AND r.idle_end > $2 AND r.absolute_end > $2";
 
+/// The live sessions of a user that were seen last, at most so many.
 pub(super) async fn live_sessions(
     db: &impl ConnectionTrait,
     user_id: i64,
+    most: u64,
     now: DateTime<Utc>,
 ) -> Result<Vec<Session>, DbErr> {
     let sql = format!(
         "SELECT s.id, s.user_agent, s.ip_address, s.created_at, r.rotated_at AS last_seen_at \
          FROM auth_sessions s JOIN refresh_tokens r ON r.session_id = s.id WHERE {LIVE} \
-         ORDER BY r.rotated_at DESC, s.created_at DESC, s.id"
+         ORDER BY r.rotated_at DESC, s.created_at DESC, s.id LIMIT $3"
     );
-    Session::find_by_statement(statement(db, &sql, [user_id.into(), now.into()])).all(db).await
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    Session::find_by_statement(statement(db, &sql, [user_id.into(), now.into(), most.into()])).all(db).await
 }
 
 /// The least recently seen live sessions, so many that one more fits under the cap.
@@ -164,7 +167,7 @@ pub(super) async fn sessions_beyond_cap(
     now: DateTime<Utc>,
 ) -> Result<Vec<Uuid>, DbErr> {
     let kept = usize::try_from(cap.saturating_sub(1)).unwrap_or(usize::MAX);
-    Ok(live_sessions(tx, user_id, now).await?.into_iter().skip(kept).map(|session| session.id).collect())
+    Ok(live_sessions(tx, user_id, u64::MAX, now).await?.into_iter().skip(kept).map(|session| session.id).collect())
 }
 
 /// True when the user has this session and it is live.
