@@ -155,6 +155,10 @@ impl Draft {
     /// Sets from the content of a file, without its last line break.
     fn set_file(&mut self, path: &str, file: &str, source: &str) {
         match std::fs::read_to_string(file) {
+            // Not set would mean another database, or a new key beside the one that was meant.
+            Ok(text) if text.trim().is_empty() && path != "keys.previous_encryption_key" => {
+                self.faults.push(format!("{path} ({source}): the file is empty"));
+            }
             Ok(text) => self.set_text(path, text.trim_end_matches(['\r', '\n']), source),
             Err(fault) => self.faults.push(format!("{path} ({source}): the file cannot be read: {fault}")),
         }
