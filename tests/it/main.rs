@@ -10,6 +10,7 @@ mod contract;
 mod db;
 mod examples;
 mod flows;
+mod hostile;
 mod keys;
 mod migrations;
 mod readme;

@@ -124,35 +124,39 @@ fn fault(answer: &Answer, expected: (u16, &str)) -> Option<String> {
 }
 
 /// The compact serialisation (RFC 7515 3.1) of any header and payload, signed by any means.
-fn token(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+pub(crate) fn token(
+    header: impl AsRef<[u8]>,
+    payload: impl AsRef<[u8]>,
+    sign: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> String {
     let input = format!("{}.{}", encode(header), encode(payload));
     let signature = sign(input.as_bytes());
     format!("{input}.{}", encode(signature))
 }
 
-fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// RSASSA-PKCS1-v1_5 (RFC 7518 3.3).
-fn signature(key: &PKey<Private>, digest: MessageDigest, input: &[u8]) -> Vec<u8> {
+pub(crate) fn signature(key: &PKey<Private>, digest: MessageDigest, input: &[u8]) -> Vec<u8> {
     let mut signer = Signer::new(digest, key).unwrap();
     signer.sign_oneshot_to_vec(input).unwrap()
 }
 
 /// HMAC (RFC 7518 3.2).
-fn hmac(secret: &[u8], digest: MessageDigest, input: &[u8]) -> Vec<u8> {
+pub(crate) fn hmac(secret: &[u8], digest: MessageDigest, input: &[u8]) -> Vec<u8> {
     signature(&PKey::hmac(secret).unwrap(), digest, input)
 }
 
 /// The text of one part of a token.
-fn part(token: &str, part: usize) -> String {
+pub(crate) fn part(token: &str, part: usize) -> String {
     let segment = token.split('.').nth(part).unwrap();
     String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(segment).unwrap()).unwrap()
 }
 
 /// The payload of a token with one claim replaced or added as JSON text, which need not be valid, or left out.
-fn mutated(token: &str, name: &str, json: Option<&str>) -> String {
+pub(crate) fn mutated(token: &str, name: &str, json: Option<&str>) -> String {
     let claims: Map<String, Value> = serde_json::from_str(&part(token, 1)).unwrap();
     let others = claims.iter().filter(|(other, _)| *other != name);
     let mut members: Vec<String> = others.map(|(name, value)| format!("\"{name}\":{value}")).collect();

@@ -26,7 +26,8 @@ mod sources;
 mod stop;
 mod users;
 
-use process::{Lines, Process, Server};
+pub(crate) use process::Server;
+use process::{Lines, Process};
 
 /// Names and texts of variables.
 type Environment = [(&'static str, &'static str)];
@@ -38,7 +39,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_authservice");
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Somebody with a directory, an environment and the binary.
-struct Operator {
+pub(crate) struct Operator {
     directory: TempDir,
     environment: BTreeMap<String, OsString>,
     database: Option<Database>,
@@ -46,12 +47,12 @@ struct Operator {
 
 impl Operator {
     /// In an empty directory; the database is the default one, `authservice.db`.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: TempDir::new().unwrap(), environment: BTreeMap::new(), database: None }
     }
 
     /// With an empty database on this engine, without any table, and a port that the system chooses.
-    async fn on(engine: Engine) -> Self {
+    pub(crate) async fn on(engine: Engine) -> Self {
         let mut operator =
             Self::new().with("AUTHSERVICE__SERVER__PORT", "0").with("AUTHSERVICE__SERVER__ISSUER", "http://localhost");
         if engine == Engine::Postgres {
@@ -62,12 +63,12 @@ impl Operator {
         operator
     }
 
-    fn with(mut self, name: &str, text: impl Into<OsString>) -> Self {
+    pub(crate) fn with(mut self, name: &str, text: impl Into<OsString>) -> Self {
         self.environment.insert(name.to_owned(), text.into());
         self
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -77,7 +78,7 @@ impl Operator {
     }
 
     /// Names of what lies in the directory, at any depth.
-    fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
             for entry in std::fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
@@ -97,7 +98,7 @@ impl Operator {
     }
 
     /// Runs a command to its end.
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         self.run_with_input(arguments, "")
     }
 
@@ -144,7 +145,7 @@ impl Operator {
     }
 
     /// Starts a server and waits until it listens.
-    async fn serve(&self) -> Server {
+    pub(crate) async fn serve(&self) -> Server {
         Server::of(self.spawn(&["serve"])).await
     }
 
@@ -158,14 +159,14 @@ impl Operator {
     }
 
     /// Runs SQL by hand.
-    async fn sql(&self, sql: &str) {
+    pub(crate) async fn sql(&self, sql: &str) {
         let db = self.database().await;
         db.execute_unprepared(sql).await.unwrap();
         db.close().await.unwrap();
     }
 
     /// The first column of every row as text.
-    async fn texts(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
         let db = self.database().await;
         let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
         let texts = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
@@ -185,11 +186,11 @@ impl Operator {
 
 /// What a command did.
 #[derive(Debug)]
-struct Outcome {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-    took: Duration,
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
 }
 
 impl Outcome {
@@ -201,7 +202,7 @@ impl Outcome {
     }
 
     /// Everything that was printed.
-    fn printed(&self) -> String {
+    pub(crate) fn printed(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 }

@@ -13,7 +13,7 @@ use super::PATIENCE;
 use crate::support::{API, Answer, PASSWORD, Pair};
 
 /// Lines that a process prints, read as they come so that it is never blocked.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     lines: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -33,12 +33,17 @@ impl Lines {
         Self { lines, reader: Some(reader) }
     }
 
-    pub(super) fn now(&self) -> Vec<String> {
+    pub(crate) fn now(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 
+    /// Those after the first `read`.
+    pub(crate) fn after(&self, read: usize) -> Vec<String> {
+        self.lines.lock().unwrap().get(read..).unwrap_or_default().to_vec()
+    }
+
     /// All lines of a process that has ended.
-    pub(super) fn last(&mut self) -> Vec<String> {
+    pub(crate) fn last(&mut self) -> Vec<String> {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }
@@ -47,10 +52,10 @@ impl Lines {
 }
 
 /// A process that runs; killed when dropped.
-pub(super) struct Process {
-    pub(super) child: Child,
-    pub(super) stdout: Lines,
-    pub(super) stderr: Lines,
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) stdout: Lines,
+    pub(crate) stderr: Lines,
 }
 
 impl Drop for Process {
@@ -89,13 +94,13 @@ impl Process {
         }
     }
 
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
     }
 
     /// Waits for the end and returns its exit code.
-    pub(super) async fn ended(&mut self) -> Option<i32> {
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -108,10 +113,10 @@ impl Process {
 }
 
 /// A server in a process of its own.
-pub(super) struct Server {
-    pub(super) process: Process,
+pub(crate) struct Server {
+    pub(crate) process: Process,
     /// `http://127.0.0.1:<port>`
-    pub(super) base: String,
+    pub(crate) base: String,
     client: reqwest::Client,
 }
 
