@@ -23,6 +23,7 @@ use crate::config::Algorithm;
 const PUBLISHED_BY_THE_SEED: &str = "l2O3ZeDNptr2SUronqth4VEtDbuV-ahJN9oLu6dQv6U";
 /// The smallest RSA modulus in bits (RFC 7518 3.3), and the largest that is not a burden.
 const RSA_BITS: std::ops::RangeInclusive<i32> = 2048..=4096;
+const NOT_A_PAIR: &str = "the private and the public half do not belong together";
 
 /// What is wrong with a key; the message names no secret.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,12 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
+    /// The key of a PEM file, as an import makes it.
+    #[cfg(test)]
+    pub(crate) fn from_pem(pem: &[u8], algorithm: Algorithm) -> Result<Self, Fault> {
+        PrivateKey::from_pem(pem, algorithm)?.prepare()
+    }
+
     /// Signs the signing input of a JWS (RFC 7515 5.1).
     pub fn sign(&self, input: &[u8]) -> Result<Vec<u8>, Fault> {
         Ok(self.signer.sign(input)?)
@@ -124,6 +131,10 @@ impl PrivateKey {
         };
         if let Ok(rsa) = key.rsa() {
             check_rsa(&rsa)?;
+        }
+        // SP 800-56A 5.6.2.3.3: on the curve, and the public half of this private one.
+        if key.ec_key().is_ok_and(|key| key.check_key().is_err()) {
+            return Err(Fault(NOT_A_PAIR.to_owned()));
         }
         if thumbprint(&public_members(&key)?) == PUBLISHED_BY_THE_SEED {
             return Err(Fault(
@@ -245,7 +256,7 @@ fn check_rsa(rsa: &Rsa<Private>) -> Result<(), Fault> {
         }
     }
     if !rsa.check_key().unwrap_or(false) {
-        return Err(Fault("the private and the public half do not belong together".to_owned()));
+        return Err(Fault(NOT_A_PAIR.to_owned()));
     }
     if has_roca_fingerprint(rsa)? {
         return Err(Fault("the key was made by a generator with the ROCA weakness (CVE-2017-15361)".to_owned()));

@@ -18,6 +18,8 @@ mod jws;
 mod legacy;
 mod opaque;
 mod verify;
+#[cfg(test)]
+mod wycheproof;
 
 pub use claims::{AccessClaims, RefreshClaims};
 

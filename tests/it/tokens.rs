@@ -18,6 +18,7 @@ mod ended;
 mod form;
 mod header;
 mod issued;
+mod wycheproof;
 
 /// What is expected of a token that is not ours.
 const INVALID: (u16, &str) = (401, "invalid_token");

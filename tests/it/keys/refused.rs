@@ -7,13 +7,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
-use openssl::rsa::Rsa;
+use openssl::rsa::{Rsa, RsaPrivateKeyBuilder};
 use openssl::symm::Cipher;
+use serde_json::Value;
 
 use super::{Place, known, rsa};
 use crate::support::Engine;
@@ -64,10 +65,26 @@ fn run(place: &Place, arguments: &[&str], settings: &[(&str, &str)]) -> End {
 /// A name, what is put into the directory (file, content, mode), settings, and what the message must name.
 type Row = (&'static str, Vec<(&'static str, Vec<u8>, u32)>, Vec<(&'static str, &'static str)>, [&'static str; 2]);
 
+/// The PEM file of an RSA key of Wycheproof.
+fn wycheproof(vector: u64) -> Vec<u8> {
+    let file: Value = serde_json::from_str(include_str!("../wycheproof/json_web_key_test.json")).unwrap();
+    let mut groups = file["testGroups"].as_array().unwrap().iter();
+    let jwk = &groups.find(|group| group["tests"][0]["tcId"] == vector).unwrap()["private"]["keys"][0];
+    let number =
+        |name| BigNum::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap()).unwrap();
+    let key = RsaPrivateKeyBuilder::new(number("n"), number("e"), number("d")).unwrap();
+    let key = key.set_factors(number("p"), number("q")).unwrap();
+    key.set_crt_params(number("dp"), number("dq"), number("qi")).unwrap().build().private_key_to_pem().unwrap()
+}
+
 fn rows() -> Vec<Row> {
     let good = known().private_key_to_pem_pkcs8().unwrap();
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let ec = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+    let (curve, other) = (EcKey::generate(&group).unwrap(), EcKey::generate(&group).unwrap());
+    let halves = EcKey::from_private_components(&group, curve.private_key(), other.public_key()).unwrap();
+    let halves = PKey::from_ec_key(halves).unwrap().private_key_to_pem_pkcs8().unwrap();
+    let ec = PKey::from_ec_key(curve).unwrap();
+    let ecdsa = vec![("AUTHSERVICE__KEYS__ALGORITHM", "ES256"), ("AUTHSERVICE__REFRESH__FORMAT", "opaque")];
     let small = Rsa::generate(1024).unwrap().private_key_to_pem().unwrap();
     let exponent = Rsa::generate_with_e(2048, &BigNum::from_u32(3).unwrap()).unwrap();
     let encrypted = known().private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"word").unwrap();
@@ -79,6 +96,10 @@ fn rows() -> Vec<Row> {
         ("empty", private(Vec::new()), vec![], ["private.pem", "PEM"]),
         ("1024 bits", private(small), vec![], ["private.pem", "1024 bits"]),
         ("exponent 3", private(exponent.private_key_to_pem().unwrap()), vec![], ["private.pem", "exponent"]),
+        ("exponent 1 (Wycheproof key 9)", private(wycheproof(9)), vec![], ["private.pem", "exponent"]),
+        ("1024 bits (Wycheproof key 8)", private(wycheproof(8)), vec![], ["private.pem", "1024 bits"]),
+        ("ROCA (Wycheproof key 7)", private(wycheproof(7)), vec![], ["private.pem", "ROCA"]),
+        ("halves of two curve keys", private(halves), ecdsa, ["private.pem", "do not belong together"]),
         ("elliptic curve", private(ec.private_key_to_pem_pkcs8().unwrap()), vec![], ["private.pem", "RS256"]),
         ("encrypted", private(encrypted), vec![], ["private.pem", "encrypted"]),
         ("public only", vec![("private.pem", public.clone(), 0o600)], vec![], ["private.pem", "private key"]),
