@@ -12,8 +12,9 @@
 #   EXAMPLES            `all`: that a tool for examples/ is missing (Go, Maven, nginx, Envoy) is a failure, not only said
 #   TMPDIR              where the cluster is put, /tmp when not set
 #
-# The tests see TEST_POSTGRES_URL, VERIFIER_PYTHON (a Python with PyJWT) and VERIFIER_NODE_DIR (a folder whose
-# node_modules has jose).
+# The tests see TEST_POSTGRES_URL, VERIFIER_PYTHON (a Python with PyJWT), VERIFIER_NODE_DIR (a folder whose node_modules has
+# jose) and SCHEMATHESIS (its program). Property tests see a seed, so that they do the same each time; PROPTEST_RNG_SEED and
+# PROPTEST_CASES make them do something else, or more.
 
 set -euo pipefail
 
@@ -103,6 +104,8 @@ watch_postgres() {
 
 export VERIFIER_PYTHON=$root/target/verifiers/venv/bin/python
 export VERIFIER_NODE_DIR=$root/target/verifiers/node
+export SCHEMATHESIS=$root/target/verifiers/schemathesis/bin/st
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 # jose needs the global WebCrypto, which Debian 12's Node.js 18 has behind a flag.
 if ! node -e 'CryptoKey' 2>/dev/null; then
     export NODE_OPTIONS="${NODE_OPTIONS:+$NODE_OPTIONS }--experimental-global-webcrypto"

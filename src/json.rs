@@ -93,7 +93,40 @@ impl<'de> Visitor<'de> for Strict {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::hash_map(any::<String>(), inner, 0..6).prop_map(Value::from_iter),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(value in any_value()) {
+            prop_assert_eq!(parse(&value.to_string()).expect("JSON"), value);
+        }
+
+        /// Strict means fewer texts, and no text that means another thing.
+        #[test]
+        fn what_is_read_is_what_others_read(text in r#"[ \[\]{}:,"\\a1.eE+-]{0,24}"#) {
+            if let Ok(value) = parse(&text) {
+                prop_assert_eq!(value, serde_json::from_str::<Value>(&text).expect("JSON"));
+            }
+        }
+    }
 
     #[test]
     fn only_strict_json_is_read() {

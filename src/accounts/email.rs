@@ -423,6 +423,8 @@ fn is_invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn accepted(typed: &str) -> Email {
@@ -536,6 +538,47 @@ mod tests {
             ("periods", "a.b@x.org", "ab@x.org", false),
         ] {
             assert_eq!(accepted(one).canonical() == accepted(other).canonical(), same, "{name}");
+        }
+    }
+
+    /// Texts that are nearly addresses, of characters that have been trouble.
+    fn nearly_an_address() -> impl Strategy<Value = String> {
+        let local = r"[a-zA-Z0-9.+_'-]{1,12}|[aAİıßſéÉΣςжЖ漢.\u{301}\u{307}\u{338}\u{200d}\u{ad}]{1,8}";
+        let domain = r"[a-zA-Z0-9.-]{1,12}\.(com|ORG|рф|xn--p1ai)|(xn--)?[aAßéжЖς漢。\u{301}\u{200c}-]{1,8}\.org";
+        let frame = prop_oneof![Just(("", "")), Just((" ", "\n")), Just(("Bob <", ">")), Just(("\"B\" <", " >"))];
+        (frame, local, domain).prop_map(|((before, after), local, domain)| format!("{before}{local}@{domain}{after}"))
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_address_or_refused(typed in any::<String>()) {
+            let _ = Email::parse(&typed);
+        }
+
+        /// Canonical is canonical: whoever types what is shown, or what is unique, is the same.
+        #[test]
+        fn both_forms_of_an_address_are_itself(typed in nearly_an_address()) {
+            if let Ok(email) = Email::parse(&typed) {
+                prop_assert_eq!(&accepted(email.shown()), &email);
+                let again = accepted(email.canonical());
+                prop_assert_eq!(again.canonical(), email.canonical());
+                let shown = accepted(again.shown());
+                prop_assert_eq!(shown.canonical(), email.canonical());
+            }
+        }
+
+        /// The case of ASCII letters makes no other account.
+        #[test]
+        fn ascii_case_makes_no_difference(
+            local in "[a-z0-9.+_-]{1,20}",
+            domain in "[a-z0-9-]{1,20}\\.(com|org)",
+            shift in any::<u32>(),
+        ) {
+            let typed = format!("{local}@{domain}");
+            let shifted = |(at, c): (usize, char)| if shift >> (at % 32) & 1 == 1 { c.to_ascii_uppercase() } else { c };
+            let (one, other) = (Email::parse(&typed), Email::parse(&typed.char_indices().map(shifted).collect::<String>()));
+            prop_assert_eq!(one.is_ok(), other.is_ok());
+            prop_assert_eq!(one.map(|email| email.canonical).ok(), other.map(|email| email.canonical).ok());
         }
     }
 }

@@ -11,7 +11,7 @@ pub struct MacKey {
 }
 
 impl MacKey {
-    pub(super) fn new(kid: String, secret: &[u8]) -> Result<Self, Fault> {
+    pub(crate) fn new(kid: String, secret: &[u8]) -> Result<Self, Fault> {
         Ok(Self { kid, key: hmac::Key::new(secret)? })
     }
 

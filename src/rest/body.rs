@@ -288,7 +288,83 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> (usize, &'static str) 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A text that must not come back.
+    const SECRET: &str = "Tr0ub4dor&3";
+
+    /// What the answer to a body would be; empty when it is a form without faults.
+    fn answer(content_type: Option<&str>, body: &[u8]) -> String {
+        let object = match object(content_type, body) {
+            Ok(object) => object,
+            Err(refusal) => return format!("{refusal:?}"),
+        };
+        let mut fields = Fields { object, faults: Vec::new() };
+        let _ = (fields.email(), fields.password(), fields.full_name());
+        let _ = fields.email_of_anybody();
+        json!(fields.faults.to_json()).to_string()
+    }
+
+    /// A member of a body, with the secret somewhere in it or not.
+    fn member() -> impl Strategy<Value = (String, Value)> {
+        let text = prop_oneof![
+            Just(SECRET.to_owned()),
+            Just(format!("{SECRET}\0")),
+            Just("a@x.org".to_owned()),
+            any::<String>()
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.prop_map(Value::from)
+        ];
+        let value = leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::hash_map(prop_oneof![Just(SECRET.to_owned()), any::<String>()], inner, 0..3)
+                    .prop_map(Value::from_iter),
+            ]
+        });
+        let name = prop_oneof![Just("email"), Just("password"), Just("full_name"), Just("passwort"), Just(SECRET)];
+        (name.prop_map(str::to_owned), value)
+    }
+
+    proptest! {
+        /// No secret is echoed, whatever is wrong with the body and wherever the secret stands.
+        #[test]
+        fn no_secret_is_echoed(
+            members in prop::collection::vec(member(), 0..5),
+            cut in any::<prop::sample::Index>(),
+            noise in any::<char>(),
+        ) {
+            let whole = Value::from_iter(members).to_string();
+            let at = cut.index(whole.len() + 1);
+            let at = (0..=at).rev().find(|at| whole.is_char_boundary(*at)).unwrap_or_default();
+            let (before, after) = whole.split_at(at);
+            let noisy = format!("{before}{noise}{after}");
+            for body in [before, after, &noisy, &format!("[{whole}]"), &whole] {
+                let answer = answer(None, body.as_bytes());
+                let is_shown = strict::parse(body).is_ok_and(|body| is_shown(&body));
+                prop_assert!(!answer.contains(SECRET) || is_shown, "{}: {}", body, answer);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_body(
+            content_type in prop::option::of("(application/json|text/plain|a/b\\+json)?[;= a-zA-Z/]{0,9}"),
+            body in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            answer(content_type.as_deref(), &body);
+        }
+    }
+
+    /// As an address or a name it would be shown, and be no secret.
+    fn is_shown(body: &Value) -> bool {
+        ["email", "full_name"].iter().any(|name| body[name].as_str().is_some_and(|text| text.contains(SECRET)))
+    }
 
     #[test]
     fn syntax_errors_are_placed_as_the_seed_places_them() {

@@ -103,3 +103,77 @@ fn object(segment: &str) -> Option<Map<String, Value>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Algorithm;
+
+    const TEST_KEY: &[u8] = include_bytes!("../../tests/keys/private.pem");
+
+    fn verify(token: &str, key: &Key) -> Result<Token, Error> {
+        Unverified::parse(token).and_then(|token| token.verify(Some(key)))
+    }
+
+    fn signed(key: &Key) -> String {
+        use secrecy::ExposeSecret as _;
+        let claims = json!({"user_id": 1, "exp": 1_900_000_000, "sid": "00000000-0000-4000-8000-000000000000"});
+        let token = sign(key, Kind::Access, claims.as_object().expect("an object")).expect("signed");
+        token.expose_secret().to_owned()
+    }
+
+    /// RFC 7515 5.2: not a bit of a token may differ, be missing, or be added. base64url has one form of each byte sequence.
+    #[test]
+    fn no_change_of_a_token_is_accepted() {
+        let ed25519 = openssl::pkey::PKey::generate_ed25519().and_then(|key| key.private_key_to_pem_pkcs8());
+        let rows = [(TEST_KEY.to_vec(), Algorithm::RS256), (ed25519.expect("PEM"), Algorithm::EdDSA)];
+        for (pem, algorithm) in rows {
+            let key = Key::from_pem(&pem, algorithm).expect("a key");
+            let token = signed(&key);
+            assert!(verify(&token, &key).is_ok());
+            let refused = |changed: &[u8], how: &str, at: usize| {
+                let Ok(changed) = std::str::from_utf8(changed) else { return };
+                assert!(verify(changed, &key).is_err(), "{algorithm:?} {how} {at}: {changed}");
+            };
+
+            for at in 0..token.len() {
+                for bit in 0..8 {
+                    let mut changed = token.clone().into_bytes();
+                    changed[at] ^= 1 << bit;
+                    refused(&changed, "bit", at * 8 + bit);
+                }
+                refused(&token.as_bytes()[..at], "cut behind", at);
+                refused(&token.as_bytes()[at + 1..], "cut before", at);
+                for more in [b'A', b'.', b'=', b' ', b'\n', 0] {
+                    let changed = [&token.as_bytes()[..at], &[more], &token.as_bytes()[at..]].concat();
+                    refused(&changed, "added", at);
+                }
+            }
+            for more in ["A", ".", "=", "==", " ", "\n", "\0", ".A"] {
+                refused(format!("{token}{more}").as_bytes(), "added at the end", token.len());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in any::<String>()) {
+            prop_assert!(matches!(Unverified::parse(&text), Ok(_) | Err(Error::Invalid(_))));
+        }
+
+        /// Of the right form, so that it gets further.
+        #[test]
+        fn any_header_is_judged(
+            header in r#"\{("(alg|typ|kid|crit|jwk)":("[A-Za-z0-9+/ ]{0,9}"|[0-9]{1,30}|null|\[\]|\{\}),?){0,4}\}"#
+        ) {
+            let encoded = BASE64_URL_SAFE_NO_PAD.encode(&header);
+            let token = format!("{encoded}.e30.AAAA");
+            let parsed = Unverified::parse(&token);
+            prop_assert!(parsed.is_err() || !header.contains("crit") && !header.contains("jwk"), "{header}");
+            prop_assert!(parsed.is_err() || json::parse(&header).is_ok(), "{header}");
+        }
+    }
+}

@@ -63,3 +63,76 @@ pub(super) fn issue(key: &MacKey, refresh: &RefreshGrant) -> Result<SecretString
     let tag = key.tag(&body).map_err(keys::Error::from)?;
     Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([&body[..], &tag].concat())).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn key() -> MacKey {
+        MacKey::new(BASE64_URL_SAFE_NO_PAD.encode([7; 8]), &[9; 32]).expect("a key")
+    }
+
+    fn grant(family: u128, jti: u128, generation: i64) -> RefreshGrant {
+        RefreshGrant {
+            family_id: Uuid::from_u128(family),
+            jti: Uuid::from_u128(jti),
+            generation,
+            issued_at: DateTime::UNIX_EPOCH,
+            expires_at: DateTime::UNIX_EPOCH,
+            key_id: key().kid,
+        }
+    }
+
+    fn verify(token: &str) -> Result<RefreshClaims, Error> {
+        Unverified::parse(token).and_then(|token| token.verify(Some(&key())))
+    }
+
+    /// Not a bit may differ, nor may any be missing or added.
+    #[test]
+    fn no_change_of_a_token_is_accepted() {
+        let token = issue(&key(), &grant(1, 2, 3)).expect("issued").expose_secret().to_owned();
+        assert!(verify(&token).is_ok());
+        let refused = |changed: &[u8]| {
+            let is_refused = std::str::from_utf8(changed).is_ok_and(|changed| verify(changed).is_err());
+            assert!(is_refused || !changed.is_ascii(), "{}", String::from_utf8_lossy(changed));
+        };
+        for at in 0..token.len() {
+            for bit in 0..8 {
+                let mut changed = token.clone().into_bytes();
+                changed[at] ^= 1 << bit;
+                refused(&changed);
+            }
+            refused(&token.as_bytes()[..at]);
+            refused(&token.as_bytes()[at + 1..]);
+            refused(&[&token.as_bytes()[..at], b"A", &token.as_bytes()[at..]].concat());
+        }
+    }
+
+    proptest! {
+        /// What was issued is read as it was written, whatever it is.
+        #[test]
+        fn a_token_says_what_it_was_issued_for(
+            family in any::<u128>(),
+            jti in any::<u128>(),
+            generation in any::<i64>(),
+        ) {
+            let grant = grant(family, jti, generation);
+            let token = issue(&key(), &grant).expect("issued");
+            let claims = verify(token.expose_secret()).expect("verified");
+            prop_assert_eq!(
+                (claims.family_id, claims.jti, claims.generation),
+                (grant.family_id, Some(grant.jti), Some(generation))
+            );
+        }
+
+        #[test]
+        fn no_other_bytes_are_a_token(bytes in prop::collection::vec(any::<u8>(), BODY + TAG - 2..BODY + TAG + 2)) {
+            let token = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+            prop_assert!(verify(&token).is_err());
+        }
+    }
+}

@@ -135,3 +135,41 @@ pub(super) fn time(claims: &Map<String, Value>, name: &'static str, missing: &'s
         _ => Error::Invalid("Not Before claim (nbf) must be an integer."),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::json;
+
+    /// The claim of a payload with this JSON text, if it can be read at all.
+    fn claims(text: &str) -> Option<Map<String, Value>> {
+        json::parse(&format!(r#"{{"exp":{text},"user_id":{text}}}"#)).ok()?.as_object().cloned()
+    }
+
+    proptest! {
+        /// RFC 7519 4.1.4: a time is a whole number in range, whatever its size; nothing overflows and nothing is rounded.
+        #[test]
+        fn times_of_any_size_are_judged(text in "-?(0|[1-9][0-9]{0,40})") {
+            let claims = claims(&text).expect("a number");
+            let expected = text.parse::<i128>().ok().filter(|seconds| (0..=i128::from(MAX_TIME)).contains(seconds));
+            // JSON has a negative zero, which is a float to those who read it.
+            let expected = expected.filter(|_| text != "-0");
+            prop_assert_eq!(time(&claims, "exp", "missing").ok().map(i128::from), expected);
+            let is_id = text.parse::<i64>().is_ok_and(|id| id > 0);
+            prop_assert_eq!(user_id(&claims).is_ok(), is_id);
+        }
+
+        #[test]
+        fn fractions_and_powers_are_no_times(
+            text in r"-?(0|[1-9][0-9]{0,12})(\.[0-9]{1,20}([eE][+-]?[0-9]{1,4})?|[eE][+-]?[0-9]{1,4})"
+        ) {
+            // What is beyond a float is not read.
+            if let Some(claims) = claims(&text) {
+                prop_assert!(time(&claims, "exp", "missing").is_err());
+                prop_assert!(user_id(&claims).is_err());
+            }
+        }
+    }
+}
