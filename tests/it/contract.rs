@@ -7,6 +7,7 @@ use std::path::Path;
 
 mod openapi;
 mod security;
+mod schemathesis;
 mod settings;
 mod viewers;
 
