@@ -6,8 +6,8 @@
 use std::path::Path;
 
 mod openapi;
-mod security;
 mod schemathesis;
+mod security;
 mod settings;
 mod viewers;
 
