@@ -215,7 +215,7 @@ fn free_port() -> u16 {
 #[test]
 fn every_command_explains_itself_whatever_the_environment() {
     let operator = Operator::new().with("AUTHSERVICE__SERVER__PORT", "wrong");
-    let commands: [&[&str]; 23] = [
+    let commands: [&[&str]; 25] = [
         &[],
         &["serve"],
         &["adopt"],
