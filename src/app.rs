@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::keys::{self, Keyring};
+use crate::limits::Limits;
 use crate::sessions::Sessions;
 use crate::tokens::Tokens;
 
@@ -21,6 +22,7 @@ pub struct App {
     pub db: Db,
     pub keyring: Arc<Keyring>,
     pub sessions: Arc<Sessions>,
+    pub limits: Arc<Limits>,
     pub accounts: Accounts,
     pub trail: Trail,
     is_stopping: AtomicBool,
@@ -44,9 +46,10 @@ impl App {
         let keyring = Arc::new(Keyring::open(db.clone(), &config, clock.now()).await?);
         let tokens = Tokens::new(Arc::clone(&keyring), &config);
         let sessions = Arc::new(Sessions::new(db.clone(), tokens.clone(), &config));
-        let accounts = Accounts::new(db.clone(), Arc::clone(&sessions), tokens, &config)?;
+        let limits = Arc::new(Limits::new(db.clone(), &config.limits));
+        let accounts = Accounts::new(db.clone(), Arc::clone(&sessions), Arc::clone(&limits), tokens, &config)?;
         let is_stopping = AtomicBool::new(false);
-        Ok(Arc::new(Self { config, clock, db, keyring, sessions, accounts, trail, is_stopping }))
+        Ok(Arc::new(Self { config, clock, db, keyring, sessions, limits, accounts, trail, is_stopping }))
     }
 
     /// From now on the server is not ready for new requests.

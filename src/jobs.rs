@@ -75,6 +75,9 @@ async fn sweep(app: Arc<App>) {
             Ok(deleted) => tracing::info!(deleted, "audit events that were kept long enough are deleted"),
             Err(error) => tracing::warn!(error = %error, "old audit events are not deleted"),
         }
+        if let Err(error) = app.limits.sweep(app.clock.now()).await {
+            tracing::warn!(error = %error, "budgets that are full again are not deleted");
+        }
     }
 }
 

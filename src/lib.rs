@@ -17,6 +17,7 @@ pub mod accounts;
 pub mod adopt;
 pub mod audit;
 pub mod keys;
+pub mod limits;
 pub mod sessions;
 pub mod tokens;
 

@@ -14,6 +14,7 @@ mod m20261124_000001_baseline;
 mod m20261124_000002_adoption;
 mod m20261124_000003_service_clock;
 mod m20261124_000004_key_rotation;
+mod m20261124_000005_rate_limits;
 mod m20261124_000006_audit_listing;
 mod seed;
 
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_adoption::Migration),
             Box::new(m20261124_000003_service_clock::Migration),
             Box::new(m20261124_000004_key_rotation::Migration),
+            Box::new(m20261124_000005_rate_limits::Migration),
             Box::new(m20261124_000006_audit_listing::Migration),
         ]
     }

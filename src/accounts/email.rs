@@ -32,6 +32,43 @@ pub enum Error {
     Lookalike(String),
 }
 
+/// An address as somebody claims it at sign-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// An account may have it.
+    Possible(Email),
+    /// Only our rules refuse it, so that it is nobody's; what it looks like, roughly.
+    Nobodys(String),
+}
+
+impl Claimed {
+    /// Accepts what the seed's rules accept.
+    pub fn parse(typed: &str) -> Result<Self, Error> {
+        match Email::parse(typed) {
+            Ok(email) => Ok(Self::Possible(email)),
+            Err(Error::Lookalike(_)) => Ok(Self::Nobodys(typed.nfkc().flat_map(char::to_lowercase).collect())),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The address itself, when an account may have it.
+    #[must_use]
+    pub fn email(&self) -> Option<&Email> {
+        match self {
+            Self::Possible(email) => Some(email),
+            Self::Nobodys(_) => None,
+        }
+    }
+
+    /// What guesses are counted by: one text for everything that is the same address.
+    pub(super) fn account(&self) -> &str {
+        match self {
+            Self::Possible(email) => email.canonical(),
+            Self::Nobodys(text) => text,
+        }
+    }
+}
+
 /// `Err` is the reason.
 type Checked<T = ()> = Result<T, String>;
 

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use crate::config::Config;
 use crate::db::Db;
 use crate::entity::user;
+use crate::limits::{self, Limits};
 use crate::sessions::{self, Sessions};
 use crate::tokens::{self, Tokens};
 
@@ -24,7 +25,7 @@ mod sign_in;
 mod store;
 
 pub use access::Caller;
-pub use email::{Email, Error as EmailError};
+pub use email::{Claimed, Email, Error as EmailError};
 pub use manage::Management;
 pub use password::{Error as HashError, Hasher};
 pub use user::Model as User;
@@ -58,6 +59,9 @@ pub enum Error {
     /// No hash was computed.
     #[error(transparent)]
     Password(#[from] password::Error),
+    /// Too many attempts, or nobody knows how many there were.
+    #[error(transparent)]
+    Limits(#[from] limits::Error),
     /// The session could not be opened or ended.
     #[error(transparent)]
     Session(#[from] sessions::Error),
@@ -88,14 +92,21 @@ pub struct Registration {
 pub struct Accounts {
     db: Db,
     sessions: Arc<Sessions>,
+    limits: Arc<Limits>,
     tokens: Tokens,
     hasher: Arc<Hasher>,
 }
 
 impl Accounts {
     /// Reads its settings from the configuration.
-    pub fn new(db: Db, sessions: Arc<Sessions>, tokens: Tokens, config: &Config) -> Result<Self, Error> {
-        Ok(Self { db, sessions, tokens, hasher: Arc::new(Hasher::new(&config.passwords)?) })
+    pub fn new(
+        db: Db,
+        sessions: Arc<Sessions>,
+        limits: Arc<Limits>,
+        tokens: Tokens,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        Ok(Self { db, sessions, limits, tokens, hasher: Arc::new(Hasher::new(&config.passwords)?) })
     }
 
     /// What operators do with accounts.

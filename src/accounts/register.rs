@@ -9,12 +9,24 @@ use crate::audit::{self, Entry, Event, Origin};
 use crate::random;
 
 impl Accounts {
-    /// Registers an active user. Of many registrations of one address at once, one wins.
+    /// Registers an active user. Of many registrations of one address at once, one wins. What makes a user, and what finds the
+    /// address taken, counts against the limits.
     pub async fn register(&self, form: Registration, origin: &Origin, now: DateTime<Utc>) -> Result<User, Error> {
-        let Registration { email, password, full_name } = form;
-        if let Some(weakness) = policy::refuse(password.expose_secret(), Some(&email), full_name.as_deref()) {
+        if let Some(weakness) =
+            policy::refuse(form.password.expose_secret(), Some(&form.email), form.full_name.as_deref())
+        {
             return Err(Error::PasswordRefused(weakness.to_string()));
         }
+        let attempt = self.limits.registration(origin, now).await?;
+        let registered = self.register_admitted(form, origin, now).await;
+        if !matches!(registered, Ok(_) | Err(Error::EmailTaken)) {
+            self.limits.give_back(attempt, now).await;
+        }
+        registered
+    }
+
+    async fn register_admitted(&self, form: Registration, origin: &Origin, now: DateTime<Utc>) -> Result<User, Error> {
+        let Registration { email, password, full_name } = form;
         if store::user_by_email(self.db.reader(), &email).await?.is_some() {
             return Err(Error::EmailTaken);
         }

@@ -1,48 +1,54 @@
 //! Sign-in with address and password.
 
+use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::password::Verdict;
-use super::{Accounts, Email, Error, store};
+use super::{Accounts, Claimed, Error, User, store};
 use crate::audit::{self, Entry, Event, Origin};
 use crate::clock::Clock;
+use crate::limits::Attempt;
 use crate::tokens::Pair;
+
+/// Whether the password was that of the account.
+enum Proof {
+    /// It was. `renewed` is to be stored in place of the hash.
+    Right { user: User, renewed: Option<String> },
+    /// It was not, or there is no such account.
+    Wrong { user_id: Option<i64> },
+}
 
 impl Accounts {
     /// Proves the password, opens a session and issues its first tokens. Unknown address, wrong password, and inactive user with a
-    /// wrong password take the same time and give the same answer.
-    /// `email` is `None` when the address can belong to nobody.
+    /// wrong password take the same time and give the same answer, also when there were too many of them.
     pub async fn sign_in(
         &self,
-        email: Option<Email>,
+        email: Claimed,
         password: SecretString,
         origin: &Origin,
         clock: &dyn Clock,
     ) -> Result<Pair, Error> {
-        let started = Instant::now();
-        let user = match email {
-            Some(email) => store::user_by_email(self.db.reader(), &email).await?,
-            None => None,
+        let attempt = self.limits.sign_in(email.account(), origin, clock).await?;
+        let (user, renewed) = match self.prove(&email, password).await {
+            Ok(Proof::Right { user, renewed }) if user.is_active => (user, renewed),
+            Ok(Proof::Right { .. }) => {
+                self.limits.give_back(attempt, clock.now()).await;
+                return Err(Error::Inactive);
+            }
+            Ok(Proof::Wrong { user_id }) => return self.refuse(attempt, user_id, origin, clock.now()).await,
+            Err(error) => {
+                self.limits.give_back(attempt, clock.now()).await;
+                return Err(error);
+            }
         };
-        let Some(user) = user else {
-            self.hasher.verify_nobody(password).await?;
-            self.hasher.level(started).await;
-            return Err(Error::InvalidCredentials);
-        };
-        let verdict = self.hasher.verify(password, user.hashed_password).await?;
-        let Verdict::Right { renewed } = verdict else {
-            return Err(Error::InvalidCredentials);
-        };
-        if !user.is_active {
-            return Err(Error::Inactive);
-        }
         // Read after the hash: a session must not begin in the past.
         let now = clock.now();
         let tx = self.db.begin().await?;
         // A password change or deactivation during the hash has moved the row on: the old password opens nothing.
         if !store::lock_unchanged_user(&tx, user.id, user.password_version).await? {
-            return Err(Error::InvalidCredentials);
+            drop(tx);
+            return self.refuse(attempt, Some(user.id), origin, now).await;
         }
         if let Some(hash) = renewed {
             store::renew_hash(&tx, user.id, &hash).await?;
@@ -51,7 +57,41 @@ impl Accounts {
         let session_id = Some(opened.session_id());
         let entry = Entry { user_id: Some(user.id), session_id, origin: Some(origin), details: None };
         audit::record(&tx, now, Event::SignedIn, entry).await?;
+        self.limits.succeeded(&tx, attempt, user.id, now).await?;
         tx.commit().await?;
         Ok(self.sessions.first_tokens(&opened, now).await?)
+    }
+
+    async fn prove(&self, email: &Claimed, password: SecretString) -> Result<Proof, Error> {
+        let started = Instant::now();
+        let user = match email.email() {
+            Some(email) => store::user_by_email(self.db.reader(), email).await?,
+            None => None,
+        };
+        let Some(user) = user else {
+            self.hasher.verify_nobody(password).await?;
+            self.hasher.level(started).await;
+            return Ok(Proof::Wrong { user_id: None });
+        };
+        match self.hasher.verify(password, user.hashed_password.clone()).await? {
+            Verdict::Right { renewed } => Ok(Proof::Right { user, renewed }),
+            Verdict::Wrong => Ok(Proof::Wrong { user_id: Some(user.id) }),
+        }
+    }
+
+    /// Commits the failure before it is answered.
+    async fn refuse<T>(
+        &self,
+        attempt: Attempt,
+        user_id: Option<i64>,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<T, Error> {
+        let tx = self.db.begin().await?;
+        let entry = Entry { user_id, origin: Some(origin), ..Entry::default() };
+        audit::record(&tx, now, Event::SignInFailed, entry).await?;
+        self.limits.failed(&tx, attempt, user_id, origin, now).await?;
+        tx.commit().await?;
+        Err(Error::InvalidCredentials)
     }
 }

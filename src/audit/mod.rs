@@ -64,6 +64,10 @@ pub enum Event {
     KeyForgotten,
     /// Keys were sealed with the current key-encryption key.
     KeysResealed,
+    /// A password was wrong, or the address nobody's: only a known user is named, never what was typed.
+    SignInFailed,
+    /// A budget of an account or an address was spent; told once until it has been full again.
+    BudgetSpent,
 }
 
 impl Event {
@@ -100,6 +104,8 @@ impl Event {
             Self::KeyRevoked => "key_revoked",
             Self::KeyForgotten => "key_forgotten",
             Self::KeysResealed => "keys_resealed",
+            Self::SignInFailed => "sign_in_failed",
+            Self::BudgetSpent => "budget_spent",
         }
     }
 }

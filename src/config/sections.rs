@@ -134,6 +134,11 @@ pub struct Limits {
     pub connections_per_address: usize,
     pub connections: usize,
     pub refreshes_per_minute: u32,
+    pub sign_in_failures_per_account_per_day: u32,
+    pub sign_in_failures_per_address_per_hour: u32,
+    pub known_address_days: u32,
+    pub registrations_per_address_per_hour: u32,
+    pub sign_ins_per_second: u32,
 }
 
 /// `[cleanup]`

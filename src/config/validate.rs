@@ -12,7 +12,7 @@ use super::{Draft, network};
 const YEAR: i64 = 365 * 24 * 3600;
 
 /// Integers: setting, least, most.
-const RANGES: [(&str, i64, i64); 30] = [
+const RANGES: [(&str, i64, i64); 35] = [
     ("server.port", 0, 65535),
     ("server.drain_seconds", 0, 300),
     ("server.shutdown_seconds", 1, 300),
@@ -41,6 +41,11 @@ const RANGES: [(&str, i64, i64); 30] = [
     ("limits.connections_per_address", 1, 1_000_000),
     ("limits.connections", 1, 1_000_000),
     ("limits.refreshes_per_minute", 1, 100_000),
+    ("limits.sign_in_failures_per_account_per_day", 0, 100_000),
+    ("limits.sign_in_failures_per_address_per_hour", 0, 1_000_000),
+    ("limits.known_address_days", 0, 365),
+    ("limits.registrations_per_address_per_hour", 0, 1_000_000),
+    ("limits.sign_ins_per_second", 0, 100_000),
     ("cleanup.interval_seconds", 1, 86400),
     ("cleanup.retention_days", 0, 3650),
     ("audit.retention_days", 0, 36500),

@@ -3,6 +3,7 @@
 
 pub mod audit_event;
 pub mod auth_session;
+pub mod rate_limit;
 pub mod refresh_token;
 pub mod signing_key;
 pub mod user;

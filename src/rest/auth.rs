@@ -15,7 +15,7 @@ use super::bearer::{AccessToken, RefreshToken};
 use super::body::{Body, Faulty, FieldFault, Fields, Form};
 use super::error::{Code, Documented, Refusal, Refused};
 use super::reply::{NoContent, Reply, Timestamp};
-use crate::accounts::Email;
+use crate::accounts::Claimed;
 use crate::app::App;
 use crate::audit::Origin;
 use crate::sessions::{self, Session};
@@ -42,9 +42,9 @@ impl poem_openapi::types::Example for UserLogin {
     }
 }
 
-/// What was typed; an address that can be nobody's is `None`.
+/// What was typed.
 struct Login {
-    email: Option<Email>,
+    email: Claimed,
     password: SecretString,
 }
 
@@ -138,7 +138,7 @@ impl SessionRead {
 
 struct SignIn;
 impl Documented for SignIn {
-    const CODES: &'static [Code] = &[Code::InvalidCredentials, Code::UserInactive];
+    const CODES: &'static [Code] = &[Code::InvalidCredentials, Code::UserInactive, Code::RateLimited];
     const HAS_FIELDS: bool = true;
 }
 

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::error::Refusal;
-use crate::accounts::{Email, EmailError, FULL_NAME_LENGTH, PASSWORD_LENGTH};
+use crate::accounts::{Claimed, Email, EmailError, FULL_NAME_LENGTH, PASSWORD_LENGTH};
 use crate::json as strict;
 
 /// A JSON body.
@@ -127,14 +127,10 @@ impl Fields {
         Email::parse(&typed).or_else(|refusal| self.not_an_email(typed, &refusal))
     }
 
-    /// A required e-mail address; `None` when only our rules refuse it, so that it can be nobody's.
-    pub(super) fn email_of_anybody(&mut self) -> Result<Option<Email>, Faulty> {
+    /// A required e-mail address, also one that only our rules refuse.
+    pub(super) fn email_of_anybody(&mut self) -> Result<Claimed, Faulty> {
         let typed = self.text("email")?;
-        match Email::parse(&typed) {
-            Ok(email) => Ok(Some(email)),
-            Err(EmailError::Lookalike(_)) => Ok(None),
-            Err(refusal) => self.not_an_email(typed, &refusal),
-        }
+        Claimed::parse(&typed).or_else(|refusal| self.not_an_email(typed, &refusal))
     }
 
     /// A required password. Its length is counted in characters as typed.

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::body::FieldFault;
 use crate::accounts;
+use crate::limits;
 use crate::sessions;
 use crate::tokens;
 use crate::web;
@@ -152,9 +153,7 @@ impl From<sessions::Error> for Refusal {
                 Code::RefreshReuseDetected.into()
             }
             sessions::Error::Expired => Code::TokenExpired.into(),
-            sessions::Error::RateLimited { retry_after } => {
-                Self::Coded { code: Code::RateLimited, message: None, retry_after: Some(retry_after) }
-            }
+            sessions::Error::RateLimited { retry_after } => rate_limited(retry_after),
             sessions::Error::NotFound => Code::SessionNotFound.into(),
             sessions::Error::Token(error) => error.into(),
             sessions::Error::Contended => {
@@ -162,6 +161,15 @@ impl From<sessions::Error> for Refusal {
                 Self::unavailable()
             }
             sessions::Error::Storage(error) => storage(&error),
+        }
+    }
+}
+
+impl From<limits::Error> for Refusal {
+    fn from(error: limits::Error) -> Self {
+        match error {
+            limits::Error::RateLimited { retry_after } => rate_limited(retry_after),
+            limits::Error::Storage(error) => storage(&error),
         }
     }
 }
@@ -180,6 +188,7 @@ impl From<accounts::Error> for Refusal {
                 let message = Some("The session has ended".into());
                 Self::Coded { code: Code::InvalidToken, message, retry_after: None }
             }
+            accounts::Error::Limits(error) => error.into(),
             accounts::Error::Session(error) => error.into(),
             accounts::Error::Token(error) => error.into(),
             accounts::Error::Password(error) => {
@@ -193,6 +202,10 @@ impl From<accounts::Error> for Refusal {
             accounts::Error::Storage(error) => storage(&error),
         }
     }
+}
+
+fn rate_limited(retry_after: u64) -> Refusal {
+    Refusal::Coded { code: Code::RateLimited, message: None, retry_after: Some(retry_after) }
 }
 
 /// Trouble of the database is 503, never a verdict about a token.

@@ -99,7 +99,7 @@ impl From<User> for UserRead {
 
 struct Register;
 impl Documented for Register {
-    const CODES: &'static [Code] = &[Code::EmailTaken];
+    const CODES: &'static [Code] = &[Code::EmailTaken, Code::RateLimited];
     const HAS_FIELDS: bool = true;
 }
 

@@ -8,18 +8,19 @@ const SURFACES: [&str; 3] = ["oauth", "ops", "rest"];
 const TOP: [&str; 3] = ["cli", "jobs", "routes"];
 
 /// Every module of the library, and which modules above the base it may use. Base modules use the base only.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("audit", &[]),
     ("keys", &["audit"]),
+    ("limits", &["audit"]),
     ("tokens", &["audit", "keys"]),
     ("sessions", &["audit", "tokens"]),
-    ("accounts", &["audit", "sessions", "tokens"]),
+    ("accounts", &["audit", "limits", "sessions", "tokens"]),
     // Above the domains, beside the application: it works on a database that no server uses yet.
     ("adopt", &["accounts", "audit", "keys", "sessions", "tokens"]),
     // What every surface shares knows of a request whence it comes, and no other thing that a domain says.
     ("web", &["audit"]),
-    ("app", &["accounts", "audit", "keys", "sessions", "tokens"]),
-    ("rest", &["accounts", "app", "audit", "sessions", "tokens", "web"]),
+    ("app", &["accounts", "audit", "keys", "limits", "sessions", "tokens"]),
+    ("rest", &["accounts", "app", "audit", "limits", "sessions", "tokens", "web"]),
     ("oauth", &["accounts", "app", "audit", "keys", "sessions", "tokens", "web"]),
     ("ops", &["app", "web"]),
     ("routes", &["app", "oauth", "ops", "rest", "web"]),
@@ -28,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
 /// The command line is above everything but the surfaces, which it reaches through `routes`.
 const CLI: [&str; 11] =
     ["adopt", "accounts", "app", "audit", "jobs", "keys", "routes", "sessions", "tokens", "web", "cli"];
-const DOMAINS: [&str; 6] = ["accounts", "adopt", "audit", "keys", "sessions", "tokens"];
+const DOMAINS: [&str; 7] = ["accounts", "adopt", "audit", "keys", "limits", "sessions", "tokens"];
 
 /// A source file without its comments.
 struct Source {

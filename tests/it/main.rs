@@ -12,6 +12,7 @@ mod examples;
 mod flows;
 mod hostile;
 mod keys;
+mod limits;
 mod migrations;
 mod readme;
 mod rest;

@@ -62,7 +62,7 @@ fn all_faults_are_reported_in_one_run_before_a_port_is_bound() {
 }
 
 /// Settings and values that they cannot have.
-const IMPOSSIBLE: [(&str, &str); 60] = [
+const IMPOSSIBLE: [(&str, &str); 63] = [
     ("server.port", "65536"),
     ("server.port", "-1"),
     ("server.port", "80.5"),
@@ -120,6 +120,9 @@ const IMPOSSIBLE: [(&str, &str); 60] = [
     ("keys.encryption_key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
     ("keys.rsa_bits", "1024"),
     ("limits.refreshes_per_minute", "0"),
+    ("limits.sign_in_failures_per_account_per_day", "-1"),
+    ("limits.known_address_days", "366"),
+    ("limits.sign_ins_per_second", "100001"),
     ("cleanup.interval_seconds", "0"),
     ("log.level", "info,sqlx=loud"),
     ("log.format", "xml"),
