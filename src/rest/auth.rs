@@ -179,7 +179,8 @@ impl AuthApi {
     /// Sign in
     ///
     /// Opens a session and returns its first tokens. `invalid_credentials` for an unknown address, a wrong password, and an inactive
-    /// user with a wrong password alike; `user_inactive` only to whoever has the right password.
+    /// user with a wrong password alike; `user_inactive` only to whoever has the right password. `rate_limited` after too many failures of the
+    /// account or from the client's address, and when everybody signs in at once: the password was not looked at.
     #[oai(path = "/auth/login", method = "post", operation_id = "login_auth_api_v1_auth_login_post")]
     async fn login(&self, Data(origin): Data<&Origin>, body: Body<Login>) -> Result<Reply<TokenPair>, Refused<SignIn>> {
         let Body(Login { email, password }) = body;

@@ -113,7 +113,8 @@ impl UsersApi {
     /// Register a user
     ///
     /// Creates an active account. No tokens are issued: sign in afterwards. The address is unique regardless of case; among the
-    /// faults of 422 are common and guessable passwords. `email_taken` when the address has an account.
+    /// faults of 422 are common and guessable passwords. `email_taken` when the address has an account. `rate_limited` after too many
+    /// registrations from the client's address, and when everybody registers at once.
     #[oai(path = "/users/register", method = "post", operation_id = "register_user_auth_api_v1_users_register_post")]
     async fn register(
         &self,

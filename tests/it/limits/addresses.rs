@@ -44,7 +44,9 @@ async fn d11_spraying_from_one_address_ends() {
 /// An office behind one address: only failures count.
 #[tokio::test]
 async fn sign_ins_that_succeed_do_not_spend_the_budget_of_their_address() {
-    each_limited(&[NO_TOTAL, FIVE, ("AUTHSERVICE__LIMITS__KNOWN_ADDRESS_DAYS", "0")], async |app| {
+    let nowhere = ("AUTHSERVICE__LIMITS__KNOWN_ADDRESS_DAYS", "0");
+    let registered = ("AUTHSERVICE__LIMITS__REGISTRATIONS_PER_ADDRESS_PER_HOUR", "0");
+    each_limited(&[NO_TOTAL, FIVE, nowhere, registered], async |app| {
         for number in 0..8 {
             app.register(&format!("user{number}@example.com")).await;
         }
