@@ -14,7 +14,7 @@ use crate::audit::Origin;
 use crate::clock::Clock;
 
 /// How long a sign-in waits for others of its account that are being verified, and how often it looks.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Limits {

@@ -124,7 +124,7 @@ async fn the_sweep_goes_through_any_number_of_rows_beside_another_one() {
     const ROWS: u64 = 2500;
     each_limited(&[], async |app| {
         let row = |number: u64| {
-            let expires_at = if number % 2 == 0 { app.now() } else { app.now() + MOMENT };
+            let expires_at = if number.is_multiple_of(2) { app.now() } else { app.now() + MOMENT };
             let key = Uuid::from_u128(number.into());
             let row = rate_limit::Model {
                 key,
