@@ -27,7 +27,7 @@ impl Limits {
         let is_spent = address.is_some_and(|spent| rows.of(spent.key).is_newly_spent(Some(spent.rate), now));
         store::put(&tx, rows.touched()).await?;
         if is_spent {
-            super::settle::report(&tx, "registrations of the address", None, origin, now).await?;
+            super::settle::report(&tx, "registrations_per_address_per_hour", None, origin, now).await?;
         }
         tx.commit().await?;
         Ok(gate.attempt(None))

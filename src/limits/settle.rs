@@ -34,9 +34,9 @@ impl Limits {
             attempt.spent.is_some_and(|spent| rows.of(spent.key).is_newly_spent(Some(spent.rate), now));
         store::put(tx, rows.touched()).await?;
         for (is_spent, budget, user_id) in [
-            (begins_delays, "guesses without delay at the account", user_id),
-            (is_day_spent, "failures of the account", user_id),
-            (is_address_spent, "failures of the address", None),
+            (begins_delays, "guesses_without_delay", user_id),
+            (is_day_spent, "sign_in_failures_per_account_per_day", user_id),
+            (is_address_spent, "sign_in_failures_per_address_per_hour", None),
         ] {
             if is_spent {
                 report(tx, budget, user_id, origin, now).await?;
@@ -100,6 +100,7 @@ impl Limits {
     }
 }
 
+/// Writes down that a budget is spent; it is named as its setting is.
 pub(super) async fn report(
     tx: &impl ConnectionTrait,
     budget: &str,

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 
 /// How long a sign-in waits for others of its account that are being verified, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Limits {
     /// Lets a guess at the password of an account in, or says when to come again; `account` is whatever names it, also one that is

@@ -24,7 +24,7 @@ use crate::random;
 const REQUEST_ID: &str = "x-request-id";
 /// Answers of these routes are logged at level debug, unless they are refusals.
 const QUIET: [&str; 2] = ["/health/", "/.well-known/"];
-/// How long a handler may take: longer than waiting for a hash, a connection and a statement together.
+/// How long a handler may take: longer than waiting for others of an account, a hash, a connection and a statement together.
 const HANDLER_TIME: Duration = Duration::from_secs(12);
 
 /// Wraps the routes. Until it has them, it says that the process lives and that everything else must wait.

@@ -38,7 +38,7 @@ async fn a_failure_names_only_a_user_who_exists_and_a_spent_budget_is_told_once(
             assert_eq!(event.user_id, if from == Some(AWAY) { alice } else { None }, "{event:?}");
             assert!(!format!("{event:?}").contains("typed"), "{event:?}");
         }
-        assert_eq!(spent[0].details.as_deref(), Some(r#"{"budget":"guesses without delay at the account"}"#));
+        assert_eq!(spent[0].details.as_deref(), Some(r#"{"budget":"guesses_without_delay"}"#));
         // Told again once the row was as new.
         app.advance(TimeDelta::seconds(1));
         login(&app, ALICE, PASSWORD, AWAY).await.pair();
