@@ -27,6 +27,10 @@ chart *args:
 chaos *args:
     ./scripts/chaos.sh {{ args }}
 
+# Fuzz what reads strangers' bytes: `just fuzz 60 token` for a minute; all targets when none is named.
+fuzz *args:
+    ./scripts/fuzz.sh {{ args }}
+
 # Start the server with the default settings.
 run *args:
     cargo run --locked -- serve {{ args }}
