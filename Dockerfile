@@ -13,7 +13,7 @@ FROM ${RUST_IMAGE} AS build
 # Debian's own OpenSSL (docs/decisions/0011): it is mended by building again on a newer base.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libssl-dev pkg-config \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libssl-dev pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

@@ -236,7 +236,7 @@ examine() {
     podman start "$name" >/dev/null 8>&-
     holds "it starts again on the same volume" ready
     holds "its user is still there, and verifiers have the key" token_is_verifiable
-    podman rm --force --volumes "$name" >/dev/null
+    clean
 
     mounted_secrets "$image"
     start --env DATABASE_URL=postgres://nobody@127.0.0.1:1/nothing "$image" >/dev/null
