@@ -10,7 +10,7 @@ ARG RUST_IMAGE=rust:1.95-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${RUST_IMAGE} AS build
-# Debian's own OpenSSL (docs/decisions/0011): it is mended by building again on a newer base.
+# Debian's own OpenSSL (docs/decisions/0012): it is mended by building again on a newer base.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libssl-dev pkg-config \

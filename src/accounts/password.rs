@@ -138,7 +138,7 @@ impl Hasher {
 
     /// Waits until a refusal has taken as long as one of a user with a bcrypt hash, once there was one: these take ten times as
     /// long, and time must tell neither who has an account nor whose hash is new.
-    pub(super) async fn level(&self, started: Instant) {
+    async fn level(&self, started: Instant) {
         let slowest = Duration::from_micros(self.bcrypt_micros.load(Ordering::Relaxed));
         tokio::time::sleep_until(started + slowest).await;
     }

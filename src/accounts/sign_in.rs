@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
-use tokio::time::Instant;
 
 use super::password::Verdict;
 use super::{Accounts, Claimed, Error, User, store};
@@ -63,14 +62,12 @@ impl Accounts {
     }
 
     async fn prove(&self, email: &Claimed, password: SecretString) -> Result<Proof, Error> {
-        let started = Instant::now();
         let user = match email.email() {
             Some(email) => store::user_by_email(self.db.reader(), email).await?,
             None => None,
         };
         let Some(user) = user else {
             self.hasher.verify_nobody(password).await?;
-            self.hasher.level(started).await;
             return Ok(Proof::Wrong { user_id: None });
         };
         match self.hasher.verify(password, user.hashed_password.clone()).await? {

@@ -4,11 +4,14 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::{Error, connect, say};
+use crate::audit::Trail;
 use crate::clock::{Clock as _, DatabaseClock};
 use crate::config::Config;
+use crate::limits::Limits;
 use crate::sessions;
 
-/// Walks through all sessions once and deletes those that were over for `cleanup.retention_days`.
+/// Walks through all sessions once and deletes those that were over for `cleanup.retention_days`; and audit events and budgets whose
+/// time is over, as many as one sweep of the server takes.
 pub(super) async fn run(config: &Config) -> Result<(), Error> {
     let db = connect(config).await?;
     migration::require_current(db.writer()).await?;
@@ -24,8 +27,10 @@ pub(super) async fn run(config: &Config) -> Result<(), Error> {
             break !swept.is_taken;
         }
     };
+    let events = Trail::new(db.clone(), config).sweep(clock.now()).await?;
+    let budgets = Limits::new(db.clone(), &config.limits).sweep(clock.now()).await?;
     say(&format!(
-        "deleted {deleted} session(s){}",
+        "deleted {deleted} session(s), {events} audit event(s), {budgets} budget(s){}",
         if is_done { "" } else { "; another process is sweeping and goes on" }
     ));
     db.close().await;

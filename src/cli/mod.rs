@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Faults};
 use crate::db::Db;
-use crate::{accounts, app, sessions};
+use crate::{accounts, app, limits, sessions};
 
 mod adopt;
 mod audit;
@@ -65,7 +65,7 @@ enum Command {
         #[command(subcommand)]
         command: audit::Audit,
     },
-    /// Delete sessions that were over long enough ago, as the server does by itself
+    /// Delete what is over: sessions, audit events, budgets, as the server does by itself
     Cleanup,
     /// Ask a server how it is: exit 0 when it is well, 1 when it is not
     Healthcheck(healthcheck::Healthcheck),
@@ -171,6 +171,15 @@ impl From<crate::audit::Error> for Error {
         match error {
             crate::audit::Error::NoSuchEvent(_) => Self::Input(error.to_string()),
             crate::audit::Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<limits::Error> for Error {
+    fn from(error: limits::Error) -> Self {
+        match error {
+            limits::Error::Storage(error) => error.into(),
+            limits::Error::RateLimited { .. } => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -16,15 +16,27 @@ async fn sessions_that_were_over_long_enough_go_and_no_key_is_needed_for_it() {
         assert_eq!(logout.send().await.unwrap().status(), 204);
 
         // Beside the running server; kept for a week by default.
-        assert_eq!(operator.run(&["cleanup"]).exits(0).printed(), "deleted 0 session(s)\n", "{engine:?}");
+        assert_eq!(
+            operator.run(&["cleanup"]).exits(0).printed(),
+            "deleted 0 session(s), 0 audit event(s), 0 budget(s)\n",
+            "{engine:?}"
+        );
         operator = operator.with("AUTHSERVICE__CLEANUP__RETENTION_DAYS", "0");
-        assert_eq!(operator.run(&["cleanup"]).exits(0).printed(), "deleted 1 session(s)\n", "{engine:?}");
+        assert_eq!(
+            operator.run(&["cleanup"]).exits(0).printed(),
+            "deleted 1 session(s), 0 audit event(s), 0 budget(s)\n",
+            "{engine:?}"
+        );
         assert_eq!(operator.texts("SELECT user_agent FROM auth_sessions").await.len(), 1, "{engine:?}");
         assert_eq!(server.refresh(&live.refresh).await.status, 200, "{engine:?}");
 
         server.stop().await;
         std::fs::remove_dir_all(operator.path("keys")).unwrap();
-        assert_eq!(operator.run(&["cleanup"]).exits(0).printed(), "deleted 0 session(s)\n", "{engine:?}");
+        assert_eq!(
+            operator.run(&["cleanup"]).exits(0).printed(),
+            "deleted 0 session(s), 0 audit event(s), 0 budget(s)\n",
+            "{engine:?}"
+        );
         assert!(!operator.path("keys").exists(), "{engine:?}");
     }
 }
@@ -40,7 +52,10 @@ async fn whoever_sweeps_already_is_left_alone() {
 
     let outcome = operator.run(&["cleanup"]).exits(0);
 
-    assert_eq!(outcome.printed(), "deleted 0 session(s); another process is sweeping and goes on\n");
+    assert_eq!(
+        outcome.printed(),
+        "deleted 0 session(s), 0 audit event(s), 0 budget(s); another process is sweeping and goes on\n"
+    );
     sweeping.rollback().await.unwrap();
     db.close().await.unwrap();
 }
