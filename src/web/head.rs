@@ -55,11 +55,6 @@ impl Gate {
         Some(self.split(&all, passed, is_refused))
     }
 
-    /// True while a head has begun and not ended.
-    pub(super) fn is_within_head(&self) -> bool {
-        !self.held.is_empty()
-    }
-
     /// hyper has read a head: why it is refused, if it is.
     pub(super) fn taken(&mut self) -> Option<StatusCode> {
         self.refusals.pop_front().flatten()
@@ -226,9 +221,7 @@ mod tests {
 
         let mut gate = Gate::new();
         assert_eq!(gate.pass(b"GET / HT"), Some(Vec::new()));
-        assert!(gate.is_within_head());
         assert_eq!(gate.pass(b"TP/1.1\r\n\r\n"), Some(b"GET / HTTP/1.1\r\n\r\n".to_vec()));
-        assert!(!gate.is_within_head());
         // What was read whole is not copied.
         assert_eq!(gate.pass(b"GET / HTTP/1.1\r\n\r\n"), None);
         assert_eq!((gate.taken(), gate.taken(), gate.taken()), (None, None, None));
@@ -240,6 +233,5 @@ mod tests {
         gate.pass(b"nonsense\r\n\r\nGET / HTTP/1.1\r\n\r\n");
         assert_eq!(gate.pass(b"GET / HTTP/1.1\r\n\r\n"), Some(Vec::new()));
         assert_eq!((gate.taken(), gate.taken()), (Some(StatusCode::BAD_REQUEST), None));
-        assert!(!gate.is_within_head());
     }
 }

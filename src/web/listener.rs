@@ -235,11 +235,7 @@ impl State {
 
     /// The answer is made.
     fn wait(&mut self) {
-        self.phase = if self.gate.is_within_head() {
-            Phase::Head(Instant::now() + HEAD_TIME)
-        } else {
-            Phase::Waiting(Instant::now() + IDLE_TIME)
-        };
+        self.phase = Phase::Waiting(Instant::now() + IDLE_TIME);
     }
 
     fn deadline(&self) -> Instant {

