@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Error, connect, say};
+use super::{Error, clock_of, connect, say};
 use crate::adopt::{self, Choices, Counts};
-use crate::clock::{Clock as _, DatabaseClock};
+use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::keys::Keyring;
 
@@ -30,8 +30,7 @@ impl Adopt {
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
         let choices = self.conflicts.as_deref().map_or(Ok(Choices::default()), Choices::read)?;
         let db = connect(&config).await?;
-        let clock = DatabaseClock::default();
-        db.measure_clock(&clock).await?;
+        let clock = clock_of(&db).await?;
         let bar = ProgressBar::new(0).with_style(
             ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}").unwrap_or(ProgressStyle::default_bar()),
         );

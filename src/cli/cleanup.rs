@@ -3,20 +3,19 @@
 use chrono::TimeDelta;
 use uuid::Uuid;
 
-use super::{Error, connect, say};
+use super::{Error, clock_of, connect, say};
 use crate::audit::Trail;
-use crate::clock::{Clock as _, DatabaseClock};
+use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::sessions;
 
-/// Walks through all sessions once and deletes those that were over for `cleanup.retention_days`; and audit events and budgets whose
-/// time is over, as many as one sweep of the server takes.
+/// Walks through all sessions once and deletes those that were over for `cleanup.retention_days`, and then
+/// audit events and budgets whose time is over.
 pub(super) async fn run(config: &Config) -> Result<(), Error> {
     let db = connect(config).await?;
     migration::require_current(db.writer()).await?;
-    let clock = DatabaseClock::default();
-    db.measure_clock(&clock).await?;
+    let clock = clock_of(&db).await?;
     let retention = TimeDelta::days(config.cleanup.retention_days);
     let (mut deleted, mut cursor) = (0, Uuid::nil());
     let is_done = loop {
@@ -27,8 +26,16 @@ pub(super) async fn run(config: &Config) -> Result<(), Error> {
             break !swept.is_taken;
         }
     };
-    let events = Trail::new(db.clone(), config).sweep(clock.now()).await?;
-    let budgets = Limits::new(db.clone(), &config.limits).sweep(clock.now()).await?;
+    let (trail, limits) = (Trail::new(db.clone(), config), Limits::new(db.clone(), &config.limits));
+    let (mut events, mut budgets) = (0, 0);
+    // A sweep of the server's takes so many; here all go.
+    loop {
+        let swept = (trail.sweep(clock.now()).await?, limits.sweep(clock.now()).await?);
+        if swept == (0, 0) {
+            break;
+        }
+        (events, budgets) = (events + swept.0, budgets + swept.1);
+    }
     say(&format!(
         "deleted {deleted} session(s), {events} audit event(s), {budgets} budget(s){}",
         if is_done { "" } else { "; another process is sweeping and goes on" }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::{Subcommand, ValueEnum};
 
-use super::{Error, connect, say, text};
-use crate::clock::{Clock as _, DatabaseClock};
+use super::{Error, clock_of, connect, say, text};
+use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::keys::{Listed, Management, Purpose, Revoked, State, Succeeded};
 
@@ -69,8 +69,7 @@ impl Keys {
     pub(super) async fn run(self, config: &Config) -> Result<(), Error> {
         let db = connect(config).await?;
         migration::require_current(db.writer()).await?;
-        let clock = DatabaseClock::default();
-        db.measure_clock(&clock).await?;
+        let clock = clock_of(&db).await?;
         self.act(&Management::new(db.clone(), config)?, clock.now()).await?;
         db.close().await;
         Ok(())

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::clock::DatabaseClock;
 use crate::config::{Config, Faults};
 use crate::db::Db;
 use crate::{accounts, app, limits, sessions};
@@ -275,6 +276,15 @@ impl Pauses {
         let random = crate::random::bytes::<1>().map_or(255, |[byte]| byte);
         tokio::time::sleep(longest / 2 + longest / 2 * u32::from(random) / 255).await;
     }
+}
+
+/// The database's clock. Unavailable when it takes so long to tell the time that it tells nothing.
+async fn clock_of(db: &Db) -> Result<DatabaseClock, Error> {
+    let clock = DatabaseClock::default();
+    if db.measure_clock(&clock).await? {
+        return Ok(clock);
+    }
+    Err(Error::Unavailable("the database takes too long to tell the time".to_owned()))
 }
 
 /// Connects, and waits for a database that is not up yet.

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use clap::Subcommand;
 use secrecy::SecretString;
 
-use super::{Error, connect, say, text};
+use super::{Error, clock_of, connect, say, text};
 use crate::accounts::{Email, Management, User};
 use crate::clock::{Clock as _, DatabaseClock};
 use crate::config::Config;
@@ -46,8 +46,7 @@ impl Users {
     pub(super) async fn run(self, config: &Config) -> Result<(), Error> {
         let db = connect(config).await?;
         migration::require_current(db.writer()).await?;
-        let clock = DatabaseClock::default();
-        db.measure_clock(&clock).await?;
+        let clock = clock_of(&db).await?;
         self.act(&Management::new(db.clone(), config)?, &clock).await?;
         db.close().await;
         Ok(())

@@ -27,8 +27,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("jobs", &["app", "sessions", "keys"]),
 ];
 /// The command line is above everything but the surfaces, which it reaches through `routes`.
-const CLI: [&str; 11] =
-    ["adopt", "accounts", "app", "audit", "jobs", "keys", "routes", "sessions", "tokens", "web", "cli"];
+const CLI: [&str; 12] =
+    ["adopt", "accounts", "app", "audit", "jobs", "keys", "limits", "routes", "sessions", "tokens", "web", "cli"];
 const DOMAINS: [&str; 7] = ["accounts", "adopt", "audit", "keys", "limits", "sessions", "tokens"];
 
 /// A source file without its comments.

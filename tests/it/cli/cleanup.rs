@@ -8,7 +8,7 @@ use crate::support::{Engine, PASSWORD};
 #[tokio::test]
 async fn sessions_that_were_over_long_enough_go_and_no_key_is_needed_for_it() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
-        let mut operator = Operator::on(engine).await;
+        let mut operator = Operator::on(engine).await.with("AUTHSERVICE__LIMITS__ENABLED", "false");
         let server = operator.serve().await;
         let ended = server.alice().await;
         let live = server.login("alice@example.com", PASSWORD).await.pair();
@@ -38,6 +38,26 @@ async fn sessions_that_were_over_long_enough_go_and_no_key_is_needed_for_it() {
             "{engine:?}"
         );
         assert!(!operator.path("keys").exists(), "{engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn events_and_budgets_whose_time_is_over_go_too() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let operator = Operator::on(engine).await.with("AUTHSERVICE__AUDIT__RETENTION_DAYS", "1");
+        let server = operator.serve().await;
+        // What a sign-in was counted in says nothing any more when it has succeeded.
+        server.alice().await;
+        server.stop().await;
+        let old = "UPDATE audit_events SET at = '2026-01-01T00:00:00+00:00' WHERE event = 'signed_in'";
+        let db = operator.database().await;
+        db.execute_unprepared(old).await.unwrap();
+        db.close().await.unwrap();
+
+        let printed = operator.run(&["cleanup"]).exits(0).printed();
+
+        assert!(printed.starts_with("deleted 0 session(s), 1 audit event(s), "), "{engine:?}: {printed}");
+        assert!(!printed.contains(" 0 budget(s)"), "{engine:?}: {printed}");
     }
 }
 

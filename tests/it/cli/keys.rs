@@ -111,6 +111,7 @@ async fn a_successor_is_announced_and_may_be_hurried() {
         let started = Instant::now();
         while jwt_header(&server.login("alice@example.com", PASSWORD).await.pair().access)["kid"] != next {
             assert!(started.elapsed() < super::PATIENCE, "it does not sign");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         assert_eq!(server.me(&pair.access).await.status, 200);
         let events = operator.texts("SELECT event FROM audit_events WHERE event = 'key_brought_forward'").await;
