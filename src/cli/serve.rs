@@ -9,11 +9,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{Error, Pauses};
+use super::{Error, Pauses, clock_of};
 use crate::app::App;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
 use crate::db::Db;
+use crate::web::front::Front;
 use crate::web::listener::{self, Caps};
 use crate::{jobs, routes, telemetry};
 
@@ -67,7 +68,7 @@ impl Serve {
             routes::open(&front, app);
             jobs::start(app, clock);
             tracing::info!(address = %address, issuer = app.config.server.issuer(), "listening");
-            signals.wait(app).await;
+            signals.wait(app, &front).await;
         }
         let _ = stop.send(true);
         serving.await.map_err(|error| Error::Internal(error.to_string()))?;
@@ -105,10 +106,7 @@ impl Serve {
                 tracing::info!(migration = name, "applied");
             }
         }
-        let clock = Arc::new(DatabaseClock::default());
-        if !db.measure_clock(&clock).await? {
-            return Err(Error::Unavailable("the database takes too long to tell the time".to_owned()));
-        }
+        let clock = Arc::new(clock_of(&db).await?);
         let app = App::new(config.clone(), db, Arc::clone(&clock) as _).await?;
         app.sessions.stamp(app.clock.now()).await?;
         Ok((app, clock))
@@ -157,11 +155,12 @@ impl Signals {
     }
 
     /// Returns when it is time to stop accepting: after SIGTERM a while later, so that load balancers notice, after SIGINT at once.
-    async fn wait(mut self, app: &App) {
+    async fn wait(mut self, app: &App, front: &Front) {
         tokio::select! {
             _ = self.interrupt.recv() => app.stop(),
             _ = self.terminate.recv() => {
                 app.stop();
+                front.drain();
                 let drain = Duration::from_secs(app.config.server.drain_seconds);
                 tracing::info!(seconds = drain.as_secs(), "draining");
                 tokio::select! {

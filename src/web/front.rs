@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ pub struct Front {
     issuer: String,
     is_https: bool,
     proxies: Vec<IpNet>,
+    is_draining: AtomicBool,
 }
 
 /// What there is once the application is built.
@@ -59,7 +61,14 @@ impl Front {
             issuer: server.issuer(),
             is_https: server.is_https(),
             proxies: server.trusted_proxies.clone(),
+            is_draining: AtomicBool::new(false),
         }
+    }
+
+    /// From now on every answer is the last on its connection (RFC 9112 9.6): who is still asking goes elsewhere before connections
+    /// are closed, which a request could cross.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
     }
 
     /// From now on the routes answer.
@@ -81,7 +90,7 @@ impl Front {
         let has_length = request.headers().get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
         let mut is_read = false;
         let (route, mut response) = self.routed(request, peer, &mut is_read).instrument(span.clone()).await;
-        if is_chunked || (has_length && !is_read) {
+        if is_chunked || (has_length && !is_read) || self.is_draining.load(Ordering::Relaxed) {
             response = guard::closing(response);
         }
         headers::add(response.headers_mut(), self.is_https);

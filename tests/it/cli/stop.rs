@@ -14,7 +14,8 @@ async fn sigterm_drains_before_it_stops() {
     let operator = Operator::on(Engine::Sqlite).await.with("AUTHSERVICE__SERVER__DRAIN_SECONDS", "1");
     let mut server = operator.serve().await;
     let pair = server.alice().await;
-    assert_eq!(server.get("/health/ready").await.status, 200);
+    let ready = server.get("/health/ready").await;
+    assert_eq!((ready.status, ready.headers.get("connection")), (200, None));
 
     let started = Instant::now();
     server.process.signal("TERM");
@@ -26,6 +27,9 @@ async fn sigterm_drains_before_it_stops() {
     let ready = server.get("/health/ready").await.json();
     assert_eq!(ready["checks"]["accepting"], false, "{ready}");
     assert_eq!(server.get("/health/live").await.status, 200);
+    // And is told to come back elsewhere, so that no connection is busy when it is closed (RFC 9112 9.6).
+    let answer = server.get("/.well-known/jwks.json").await;
+    assert_eq!((answer.status, answer.headers["connection"].to_str().unwrap()), (200, "close"));
     let another = reqwest::Client::new().get(format!("{}/", server.base));
     assert_eq!(Answer::of(another).await.status, 200);
     let next = server.refresh(&pair.refresh).await.pair();
