@@ -11,6 +11,7 @@ use super::{Email, Error, PASSWORD_LENGTH, User, policy, store};
 use crate::audit::{self, Actor, Entry, Event};
 use crate::config::Config;
 use crate::db::Db;
+use crate::limits;
 use crate::sessions::{self, Reason};
 
 /// Accounts in an operator's hands. Needs no keys: it issues nothing.
@@ -47,6 +48,7 @@ impl Management {
         let has_changed = store::set_active(&tx, user.id, is_active, now).await?;
         if !is_active {
             sessions::end_all(&tx, user.id, Reason::Deactivated, now).await?;
+            limits::forget(&tx, user.id).await?;
         }
         if has_changed {
             let event = if is_active { Event::UserActivated } else { Event::UserDeactivated };
@@ -68,6 +70,8 @@ impl Management {
         let tx = self.db.begin().await?;
         store::set_password(&tx, user.id, &hash, now).await?;
         sessions::end_all(&tx, user.id, Reason::PasswordChange, now).await?;
+        // Whoever had the old password may have signed in from an address that is known since.
+        limits::forget(&tx, user.id).await?;
         audit::record(&tx, now, Event::PasswordSet, entry(&user)).await?;
         tx.commit().await?;
         Ok(())

@@ -1,5 +1,7 @@
 //! Sign-in with address and password.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 
@@ -8,6 +10,7 @@ use super::{Accounts, Claimed, Error, User, store};
 use crate::audit::{self, Entry, Event, Origin};
 use crate::clock::Clock;
 use crate::limits::Attempt;
+use crate::sessions::Opened;
 use crate::tokens::Pair;
 
 /// Whether the password was that of the account.
@@ -29,17 +32,36 @@ impl Accounts {
         clock: &dyn Clock,
     ) -> Result<Pair, Error> {
         let attempt = self.limits.sign_in(email.account(), origin, clock).await?;
-        let (user, renewed) = match self.prove(&email, password).await {
-            Ok(Proof::Right { user, renewed }) if user.is_active => (user, renewed),
-            Ok(Proof::Right { .. }) => {
-                self.limits.give_back(attempt, clock.now()).await;
-                return Err(Error::Inactive);
-            }
-            Ok(Proof::Wrong { user_id }) => return self.refuse(attempt, user_id, origin, clock.now()).await,
-            Err(error) => {
+        let (opened, now) = match self.sign_in_admitted(&attempt, &email, password, origin, clock).await {
+            Ok(opened) => opened,
+            Err(Error::InvalidCredentials) => return Err(Error::InvalidCredentials),
+            Err(error @ (Error::Inactive | Error::Password(_))) => {
                 self.limits.give_back(attempt, clock.now()).await;
                 return Err(error);
             }
+            Err(error) => {
+                // The database is in trouble: nobody waits for it twice.
+                let (limits, now) = (Arc::clone(&self.limits), clock.now());
+                tokio::spawn(async move { limits.give_back(attempt, now).await });
+                return Err(error);
+            }
+        };
+        Ok(self.sessions.first_tokens(&opened, now).await?)
+    }
+
+    /// Settles the attempt when it commits a success or a failure; any other error leaves that to the caller.
+    async fn sign_in_admitted(
+        &self,
+        attempt: &Attempt,
+        email: &Claimed,
+        password: SecretString,
+        origin: &Origin,
+        clock: &dyn Clock,
+    ) -> Result<(Opened, DateTime<Utc>), Error> {
+        let (user, renewed) = match self.prove(email, password).await? {
+            Proof::Right { user, renewed } if user.is_active => (user, renewed),
+            Proof::Right { .. } => return Err(Error::Inactive),
+            Proof::Wrong { user_id } => return self.refuse(attempt, user_id, origin, clock.now()).await,
         };
         // Read after the hash: a session must not begin in the past.
         let now = clock.now();
@@ -58,7 +80,7 @@ impl Accounts {
         audit::record(&tx, now, Event::SignedIn, entry).await?;
         self.limits.succeeded(&tx, attempt, user.id, now).await?;
         tx.commit().await?;
-        Ok(self.sessions.first_tokens(&opened, now).await?)
+        Ok((opened, now))
     }
 
     async fn prove(&self, email: &Claimed, password: SecretString) -> Result<Proof, Error> {
@@ -79,7 +101,7 @@ impl Accounts {
     /// Commits the failure before it is answered.
     async fn refuse<T>(
         &self,
-        attempt: Attempt,
+        attempt: &Attempt,
         user_id: Option<i64>,
         origin: &Origin,
         now: DateTime<Utc>,

@@ -26,6 +26,7 @@ mod subject;
 mod sweep;
 
 use budget::Rate;
+pub use settle::forget;
 
 /// How many sign-ins of crowded accounts a replica lets wait.
 const WAITING: usize = 64;

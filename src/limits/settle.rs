@@ -17,7 +17,7 @@ impl Limits {
     pub async fn failed(
         &self,
         tx: &impl ConnectionTrait,
-        attempt: Attempt,
+        attempt: &Attempt,
         user_id: Option<i64>,
         origin: &Origin,
         now: DateTime<Utc>,
@@ -50,7 +50,7 @@ impl Limits {
     pub async fn succeeded(
         &self,
         tx: &impl ConnectionTrait,
-        attempt: Attempt,
+        attempt: &Attempt,
         user_id: i64,
         now: DateTime<Utc>,
     ) -> Result<(), DbErr> {
@@ -98,6 +98,11 @@ impl Limits {
             tracing::warn!(error = %error, "an attempt was not given back");
         }
     }
+}
+
+/// Forgets where the user is known, and the budgets of these addresses.
+pub async fn forget(tx: &impl ConnectionTrait, user_id: i64) -> Result<(), DbErr> {
+    store::forget_user(tx, user_id).await
 }
 
 /// Writes down that a budget is spent; it is named as its setting is.

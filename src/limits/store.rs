@@ -49,6 +49,11 @@ pub(super) async fn forget_addresses(tx: &impl ConnectionTrait, user_id: i64, ke
     Ok(())
 }
 
+/// Forgets all addresses of a user.
+pub(super) async fn forget_user(tx: &impl ConnectionTrait, user_id: i64) -> Result<(), DbErr> {
+    Entity::delete_many().filter(COLUMN.user_id.eq(user_id)).exec(tx).await.map(|_| ())
+}
+
 /// Deletes rows that say nothing any more, at most `limit`; returns how many went.
 pub(super) async fn delete_expired(tx: &impl ConnectionTrait, limit: i64, now: DateTime<Utc>) -> Result<u64, DbErr> {
     let lock = match tx.get_database_backend() {

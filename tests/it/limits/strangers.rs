@@ -1,5 +1,6 @@
 //! Owners and strangers: who guesses at an account keeps nobody out who is known.
 
+use authservice::accounts::Email;
 use chrono::TimeDelta;
 
 use super::{ALICE, AWAY, HOME, MOMENT, NO_TOTAL, each_limited, guess, limited, login, register, spend};
@@ -22,6 +23,25 @@ async fn t02_a_stranger_keeps_the_owner_out_neither_at_home_nor_of_a_session() {
         limited(&login(&app, ALICE, PASSWORD, "192.0.2.44").await);
         app.advance(TimeDelta::seconds(30));
         login(&app, ALICE, PASSWORD, "192.0.2.44").await.pair();
+    })
+    .await;
+}
+
+/// Who had the old password may be known at an address since: no longer than the password is.
+#[tokio::test]
+async fn a_new_password_makes_every_address_a_strangers() {
+    each_limited(&[], async |app| {
+        app.register(ALICE).await;
+        login(&app, ALICE, PASSWORD, HOME).await.pair();
+        let known = "SELECT count(*) FROM rate_limits WHERE user_id IS NOT NULL";
+        assert_eq!(app.count(known).await, 1);
+
+        let (operator, alice) = (app.app.accounts.management(), Email::parse(ALICE).unwrap());
+        operator.set_password(&alice, "An0ther!Passphrase".into(), app.now()).await.unwrap();
+
+        assert_eq!(app.count(known).await, 0);
+        assert_eq!(spend(&app, ALICE, AWAY).await, 4);
+        limited(&login(&app, ALICE, "An0ther!Passphrase", HOME).await);
     })
     .await;
 }
