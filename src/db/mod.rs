@@ -109,7 +109,8 @@ impl Db {
                     options.options([
                         ("statement_timeout", timeout.as_str()),
                         ("synchronous_commit", "on"),
-                        ("idle_in_transaction_session_timeout", "30s"),
+                        // A replica that is frozen in the middle keeps its locks no longer.
+                        ("idle_in_transaction_session_timeout", "10s"),
                     ])
                 }
             });
