@@ -156,6 +156,18 @@ def test_migrations_by_hook_bring_what_they_need_and_leave_nothing(cluster):
     assert sum_of(cluster.get(DEPLOYMENT)) != sum_of(before)
 
 
+def test_a_first_install_whose_migration_failed_says_how_to_go_on(cluster):
+    hook = [*POSTGRES, "--set", "migrations.mode=hook"]
+    values = ["--timeout", "20s", "--set", "issuer=https://auth.example.com", *hook]
+    assert cluster.helm("install", "authservice", CHART, *values, "--set", "podAnnotations.fake/outcome=fail").returncode != 0
+
+    stuck = cluster.upgrade(*hook)
+
+    assert stuck.returncode != 0 and "helm uninstall it" in stuck.stderr
+    cluster.do("uninstall", "authservice")
+    cluster.install(*hook)
+
+
 def test_a_renderer_that_makes_another_key_is_refused_by_the_cluster(cluster, tmp_path):
     """What an Argo CD without existingSecret would do: render without the cluster, then apply."""
     cluster.install()

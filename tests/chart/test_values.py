@@ -44,8 +44,21 @@ REFUSED = [
     ({"keys": {"masterKey": {"generate": False}}}, "keys.masterKey.existingSecret: must be set"),
     (POSTGRES | {"autoscaling": {"enabled": True, "minReplicas": 9}}, "autoscaling.minReplicas: must not be more than"),
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: must name the gateway"),
-    ({"terminationGracePeriodSeconds": 21}, "terminationGracePeriodSeconds: must be at least 22"),
-    ({"config": {"server": {"drain_seconds": 30}}}, "terminationGracePeriodSeconds: must be at least 47"),
+    (POSTGRES | {"terminationGracePeriodSeconds": 21}, "terminationGracePeriodSeconds: must be at least 22"),
+    (POSTGRES | {"config": {"server": {"drain_seconds": 30}}}, "terminationGracePeriodSeconds: must be at least 47"),
+    ({"terminationGracePeriodSeconds": 11}, "terminationGracePeriodSeconds: must be at least 12"),
+    ({"config": {"server": {"drain_seconds": 30}}}, "terminationGracePeriodSeconds: must be at least 42"),
+    # A list with a name twice is refused by an API server that merges it by name.
+    ({"extraEnv": [{"name": "AUTHSERVICE_CONFIG", "value": "/x"}]}, "extraEnv: AUTHSERVICE_CONFIG is set by the chart; use config"),
+    (
+        POSTGRES | {"extraEnv": [{"name": "PGSSLMODE", "value": "require"}]},
+        "extraEnv: PGSSLMODE is set by the chart; use database.postgres.sslMode",
+    ),
+    (
+        POSTGRES | {"extraEnv": [{"name": "AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS", "value": "60"}]},
+        "CONNECT_TIMEOUT_SECONDS is set by the chart; use config.database.connect_timeout_seconds",
+    ),
+    ({"extraEnv": [{"name": "X", "value": "1"}, {"name": "X", "value": "2"}]}, "extraEnv: X is there twice"),
     # What the schema says.
     ({"issuer": "https://auth.example.com/"}, "/issuer"),
     ({"issuer": "auth.example.com"}, "/issuer"),
@@ -65,6 +78,7 @@ REFUSED = [
     ({"migrations": {"mode": "job"}}, "/migrations/mode"),
     ({"strategy": {"rollingUpdate": {"maxSurge": "all"}}}, "/strategy/rollingUpdate/maxSurge"),
     ({"service": {"port": 0}}, "/service/port"),
+    ({"service": {"externalTrafficPolicy": "local"}}, "/service/externalTrafficPolicy"),
 ]
 
 
@@ -170,6 +184,56 @@ def test_a_certificate_authority_asks_for_verification():
 
     assert environment(items)["PGSSLMODE"] == "verify-full"
     assert environment(items)["PGSSLROOTCERT"] == "/etc/authservice/database-ca/ca.crt"
+
+
+def test_every_variable_of_the_chart_has_a_value_to_use_instead():
+    """extraEnv may not set one of them again; the message says what to use."""
+    everything = {
+        "keys": {"previousMasterKey": {"existingSecret": "old"}},
+        "database": {"postgres": {"host": "db", "existingSecret": "db", "caSecret": "ca"}},
+    }
+    url = everything | {"database": {"postgres": {"existingSecret": "db"}}}
+    for values in (everything, url):
+        pod = server(make(values))["template"]["spec"]
+        for name in {variable["name"] for container in pod["initContainers"] + pod["containers"] for variable in container["env"]}:
+            message = refusal("helm4", values | {"extraEnv": [{"name": name, "value": "x"}]})
+            assert f"extraEnv: {name} is set by the chart; use " in message
+
+
+def test_migrations_wait_for_a_late_database_as_long_as_the_startup_probe():
+    name = "AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS"
+
+    def waits(values):
+        env = server(make(values))["template"]["spec"]["initContainers"][0]["env"]
+        return [variable["value"] for variable in env if variable["name"] == name]
+
+    startup = server(make(POSTGRES))["template"]["spec"]["containers"][0]["startupProbe"]
+    assert waits(POSTGRES) == [str(startup["periodSeconds"] * startup["failureThreshold"])]
+    assert waits(POSTGRES | {"config": {"database": {"connect_timeout_seconds": 0}}}) == []
+    assert waits({}) == [], "SQLite is never late"
+    assert name not in environment(make(POSTGRES)), "the server itself waits as long as it takes"
+
+
+def test_only_where_others_answer_a_pod_lingers():
+    def lingers(values):
+        items = make(values)
+        text = one(items, "ConfigMap")["data"]["authservice.toml"]
+        return server(items)["template"]["spec"]["containers"][0].get("lifecycle"), "drain_seconds = 0" in text.splitlines()
+
+    sleep = {"preStop": {"sleep": {"seconds": 5}}}
+    assert lingers(POSTGRES) == (sleep, False)
+    assert lingers(POSTGRES | {"lifecycle": None}) == (None, False)
+    assert lingers({}) == (None, True)
+    assert lingers({"lifecycle": sleep, "config": {"server": {"drain_seconds": 3}}}) == (sleep, False)
+
+
+def test_clients_keep_their_addresses_where_that_is_asked_for():
+    def policy(**service):
+        return one(make({"service": service}), "Service")["spec"].get("externalTrafficPolicy")
+
+    assert policy(type="LoadBalancer", externalTrafficPolicy="Local") == "Local"
+    assert policy(type="NodePort") is None
+    assert policy(externalTrafficPolicy="Local") is None, "ClusterIP knows none"
 
 
 def test_without_one_the_mode_is_that_of_the_driver():
@@ -297,7 +361,13 @@ def test_notes_warn_of_what_loses_data_or_users():
     assert "the database is SQLite" in plain and "key-encryption key was generated" in plain
     assert "https://auth.example.com/.well-known/openid-configuration" in plain
     assert "has no volume" in notes({"database": {"sqlite": {"ephemeral": True}}})
-    assert "no proxy is trusted" in notes({"ingress": {"enabled": True}})
+    for routed in ({"enabled": True}, {"host": "auth.example.com"}):
+        assert "address of the proxy" in notes({"ingress": routed})
+    assert "registrations_per_address_per_hour" in notes({"ingress": {"enabled": True}})
+    assert "address of the node" in notes({"service": {"type": "LoadBalancer"}})
+    assert "no proxy is trusted" not in notes({"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}})
+    assert "database.postgres is not used" in notes({"database": {"type": "sqlite", "postgres": {"host": "db"}}})
+    assert "database.postgres is not used" not in plain
     assert "is not among the hosts" in notes({"ingress": {"host": "other.example.com"}})
     assert "nobody applies migrations" in notes({"migrations": {"mode": "none"}})
     quiet = {

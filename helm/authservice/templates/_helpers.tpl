@@ -100,6 +100,15 @@ annotations:
 {{- default (include "authservice.named" (list . "data")) .Values.database.sqlite.existingClaim -}}
 {{- end }}
 
+{{/* What the server's container does before SIGTERM, as a map. On SQLite nobody else could answer meanwhile. */}}
+{{- define "authservice.lifecycle" -}}
+{{- if .Values.lifecycle -}}
+{{- toYaml .Values.lifecycle -}}
+{{- else if and (kindIs "map" .Values.lifecycle) (eq (include "authservice.database" .) "postgres") -}}
+preStop: {sleep: {seconds: 5}}
+{{- end -}}
+{{- end }}
+
 {{/* Not empty when there is, or may be, more than one replica. */}}
 {{- define "authservice.hasReplicas" -}}
 {{- if eq (include "authservice.database" .) "postgres" -}}
@@ -120,6 +129,7 @@ The server's configuration file. Written here, because toToml writes whole numbe
 -}}
 {{- if eq (include "authservice.database" .) "sqlite" -}}
 {{- $_ := set $config "database" (dict "url" "sqlite:///var/lib/authservice/authservice.db?mode=rwc") -}}
+{{- $_ := set $config.server "drain_seconds" 0 -}}
 {{- end -}}
 {{- range $section, $settings := mergeOverwrite $config (deepCopy (.Values.config | default dict)) }}
 {{- if $settings }}

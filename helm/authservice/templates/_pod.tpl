@@ -54,7 +54,10 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* One that runs with the configuration and the database, and with "keys" true with the keys. Secrets are files. */}}
+{{/*
+One that runs with the configuration and the database, and with "keys" true with the keys. Secrets are files. With "waits" true it
+waits for a database that is late as long as the startup probe would.
+*/}}
 {{- define "authservice.container" -}}
 {{- $values := .root.Values -}}
 {{- $postgres := $values.database.postgres -}}
@@ -85,6 +88,9 @@ env:
   {{- if $postgres.caSecret }}
   - {name: PGSSLROOTCERT, value: /etc/authservice/database-ca/ca.crt}
   {{- end }}
+  {{- end }}
+  {{- if and .waits $isPostgres (kindIs "invalid" (($values.config).database).connect_timeout_seconds) }}
+  - {name: AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS, value: "300"}
   {{- end }}
   {{- with $values.extraEnv }}
   {{- toYaml . | nindent 2 }}

@@ -67,11 +67,37 @@
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: must name the gateway" -}}
 {{- end -}}
-{{- $sleep := ((($values.lifecycle).preStop).sleep).seconds | default 0 | int -}}
-{{- $drain := ternary 5 $server.drain_seconds (kindIs "invalid" $server.drain_seconds) | int -}}
+{{- $lifecycle := include "authservice.lifecycle" . | fromYaml -}}
+{{- $sleep := (($lifecycle.preStop).sleep).seconds | default 0 | int -}}
+{{- $ownDrain := ternary 0 5 (eq (include "authservice.database" .) "sqlite") -}}
+{{- $drain := ternary $ownDrain $server.drain_seconds (kindIs "invalid" $server.drain_seconds) | int -}}
 {{- $shutdown := ternary 10 $server.shutdown_seconds (kindIs "invalid" $server.shutdown_seconds) | int -}}
 {{- $needed := add $sleep $drain $shutdown 2 -}}
 {{- if lt (int $values.terminationGracePeriodSeconds) (int $needed) -}}
 {{- fail (printf "terminationGracePeriodSeconds: must be at least %d: preStop %d, draining %d, requests in flight %d, closing 2" $needed $sleep $drain $shutdown) -}}
+{{- end -}}
+
+{{- $instead := dict
+  "AUTHSERVICE_CONFIG" "config"
+  "AUTHSERVICE__SERVER__HOST" "config.server.host"
+  "AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE" "keys.masterKey.existingSecret"
+  "AUTHSERVICE__KEYS__PREVIOUS_ENCRYPTION_KEY_FILE" "keys.previousMasterKey.existingSecret"
+  "AUTHSERVICE__DATABASE__URL_FILE" "database.postgres.existingSecret"
+  "AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS" "config.database.connect_timeout_seconds"
+  "POSTGRES_HOST" "database.postgres.host"
+  "POSTGRES_PORT" "database.postgres.port"
+  "POSTGRES_DB" "database.postgres.name"
+  "POSTGRES_USER" "database.postgres.user"
+  "POSTGRES_PASSWORD_FILE" "database.postgres.existingSecret"
+  "PGSSLMODE" "database.postgres.sslMode"
+  "PGSSLROOTCERT" "database.postgres.caSecret" -}}
+{{- $seen := dict -}}
+{{- $container := dict "root" . "name" "any" "args" list "keys" true "waits" (eq $values.migrations.mode "init") -}}
+{{- range (include "authservice.container" $container | fromYaml).env -}}
+{{- if hasKey $seen .name -}}
+{{- $by := get $instead .name -}}
+{{- fail (printf "extraEnv: %s is %s" .name (ternary (printf "set by the chart; use %s" $by) "there twice" (not (not $by)))) -}}
+{{- end -}}
+{{- $_ := set $seen .name true -}}
 {{- end -}}
 {{- end }}
