@@ -22,7 +22,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --release --locked --no-default-features --bin authservice \
     && install -D target/release/authservice /out/authservice \
-    && mkdir /out/data
+    && install -d -m 0700 /out/lib/authservice
 
 FROM ${RUNTIME_IMAGE} AS runtime
 ARG RUNTIME_IMAGE
@@ -37,7 +37,8 @@ LABEL org.opencontainers.image.title="authservice" \
     org.opencontainers.image.created="${CREATED}" \
     org.opencontainers.image.base.name="${RUNTIME_IMAGE}"
 COPY --from=build --chown=0:0 --chmod=0755 /out/authservice /usr/local/bin/authservice
-COPY --from=build --chown=65532:65532 --chmod=0700 /out/data /var/lib/authservice
+# With the folder above it, as the mode of a folder that is itself the target is not BuildKit's to set.
+COPY --from=build --chown=65532:65532 /out/lib/ /var/lib/
 # A number, which orchestrators can tell from root. The SQLite file and keys/ are made in the folder below, unless settings say
 # otherwise; on PostgreSQL with a mounted key-encryption key nothing is written.
 USER 65532:65532
