@@ -64,7 +64,8 @@ lint() {
 # --- a place of its own for images and containers
 
 prepare() {
-    mkdir -p "$work"/context/out/data "$work/networks"
+    mkdir -p "$work/context/out" "$work/networks"
+    install -d -m 0700 "$work/context/out/lib/authservice"
     cat >"$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=1024:4096", "nproc=1024:4096"]
@@ -103,7 +104,7 @@ stand_in() {
     ! podman image exists "$image" || return 0
     say "making a stand-in for $image"
     mmdebstrap --quiet --variant="$variant" --include="$packages" --dpkgopt='path-exclude=/usr/share/doc/*' \
-        --dpkgopt='path-exclude=/usr/share/man/*' trixie "$work/root.tar" || die "mmdebstrap cannot make a root of $packages"
+        --dpkgopt='path-exclude=/usr/share/man/*' trixie "$work/root.tar" || not_run "mmdebstrap cannot make a root of $packages"
     podman import --quiet "$@" "$work/root.tar" "$image" >/dev/null 8>&-
     rm "$work/root.tar"
 }
@@ -215,6 +216,7 @@ examine() {
     holds "its label names the version of Cargo.toml" test \
         "$(podman image inspect --format '{{index .Labels "org.opencontainers.image.version"}}' "$image")" = "$version"
     holds "its health is asked by its own binary" test "$(podman image inspect --format '{{.HealthCheck.Test}}' "$image")" = "[CMD $server healthcheck]"
+    holds "its folder is its user's alone, the one above root's" test "$(folders "$image")" = "755 0:0 700 65532:65532"
     local shell
     for shell in /bin/sh /bin/bash /bin/busybox /busybox/sh; do
         holds "there is no $shell" exits 127 run --rm --entrypoint "$shell" "$image" -c true
@@ -244,6 +246,13 @@ examine() {
     holds "and is not ready" exits 1 in_server healthcheck
     holds "and SIGTERM ends it with 0" stops
     podman rm --force --volumes "$name" >/dev/null
+}
+
+folders() {
+    local mounted
+    mounted=$(podman image mount "$1")
+    stat --format '%a %u:%g' "$mounted/var/lib" "$mounted/var/lib/authservice" | xargs
+    podman image unmount "$1" >/dev/null
 }
 
 # Secrets as orchestrators mount them: read-only, root's, readable by the group.

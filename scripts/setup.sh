@@ -11,6 +11,7 @@
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
+#   curl          with ca-certificates           the README's commands, and scripts/image.sh with them
 #   Python        target/verifiers/venv          PyJWT reads our tokens as a stranger would
 #                 target/verifiers/schemathesis  holds our answers against the OpenAPI document
 #   Node.js       target/verifiers/node          jose does the same
@@ -110,6 +111,7 @@ install_packages() {
         has_postgres || die "no PostgreSQL server under /usr/lib/postgresql"
         return
     fi
+    has curl || packages+=(curl ca-certificates)
     find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
     if [[ $scope == image ]]; then
         has_containers || packages+=(podman buildah runc mmdebstrap netavark aardvark-dns iptables)
