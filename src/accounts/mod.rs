@@ -18,6 +18,7 @@ use crate::tokens::{self, Tokens};
 mod access;
 mod email;
 mod manage;
+mod memory;
 mod password;
 mod policy;
 mod register;

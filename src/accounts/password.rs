@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use unicode_normalization::UnicodeNormalization as _;
 
+use super::memory;
 use crate::config;
 use crate::random;
 
@@ -39,6 +40,9 @@ pub enum Error {
     /// The generator of salts failed.
     #[error(transparent)]
     Random(#[from] random::Error),
+    /// The hashes that are to be computed at once do not fit into memory.
+    #[error("{0}")]
+    Memory(String),
     /// The library refused its parameters, or the computation died.
     #[error("password hash: {0}")]
     Failed(String),
@@ -76,7 +80,9 @@ impl Hasher {
         let params = Params::new(config.memory_kib, config.iterations, config.parallelism, Some(HASH_LENGTH))
             .map_err(|error| Error::Failed(error.to_string()))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let concurrency = if config.max_concurrent == 0 { cores } else { config.max_concurrent };
+        let concurrency =
+            memory::places(config.max_concurrent, cores, u64::from(config.memory_kib) << 10, memory::limit())
+                .map_err(Error::Memory)?;
         let nobody = encode(&params, &random::bytes::<SALT_LENGTH>()?, &random::bytes::<HASH_LENGTH>()?);
         Ok(Self {
             params,

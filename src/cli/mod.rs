@@ -133,9 +133,10 @@ impl From<app::Error> for Error {
             }
             app::Error::Keys(crate::keys::Error::Refused(fault)) => Self::Input(fault),
             app::Error::Keys(crate::keys::Error::Storage(error)) => error.into(),
-            app::Error::Keys(crate::keys::Error::NoSigner | crate::keys::Error::Unread) | app::Error::Accounts(_) => {
+            app::Error::Keys(crate::keys::Error::NoSigner | crate::keys::Error::Unread) => {
                 Self::Internal(error.to_string())
             }
+            app::Error::Accounts(error) => error.into(),
         }
     }
 }
@@ -189,6 +190,7 @@ impl From<accounts::Error> for Error {
     fn from(error: accounts::Error) -> Self {
         match error {
             accounts::Error::NotFound | accounts::Error::PasswordRefused(_) => Self::Input(error.to_string()),
+            accounts::Error::Password(accounts::HashError::Memory(fault)) => Self::Configuration(fault),
             accounts::Error::Storage(error) => error.into(),
             accounts::Error::Session(error) => error.into(),
             other => Self::Internal(other.to_string()),
