@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ActiveValue::Set, Condition, ConnectionTrait, DatabaseBackend, DbErr, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Statement, Value,
+    ActiveValue::Set, Condition, ConnectionTrait, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, Statement, Value,
 };
 
 use super::{Entry, Event, Filter};
@@ -53,17 +53,6 @@ pub(super) async fn events(
         .add_option(filter.until.map(|until| COLUMN.at.lt(until)))
         .add_option(older);
     Entity::find().filter(wanted).order_by_desc(Column::At).order_by_desc(Column::Id).limit(limit).all(db).await
-}
-
-/// True when this transaction may delete. On SQLite the transaction itself is the lock.
-pub(super) async fn try_sweep_lock(tx: &impl ConnectionTrait) -> Result<bool, DbErr> {
-    if tx.get_database_backend() != DatabaseBackend::Postgres {
-        return Ok(true);
-    }
-    // The bytes of "authaudi".
-    let lock = statement(tx, "SELECT pg_try_advisory_xact_lock($1)", [0x6175_7468_6175_6469_i64.into()]);
-    let row = tx.query_one_raw(lock).await?;
-    row.map_or(Ok(false), |row| row.try_get_by_index(0))
 }
 
 /// Deletes the oldest events up to `end`, `limit` at most, and returns how many.

@@ -66,6 +66,18 @@ impl Transaction {
         }
     }
 
+    /// Takes the lock of this number until the transaction ends, or returns false when another transaction has it. On SQLite the
+    /// transaction itself is the lock.
+    pub async fn try_lock(&self, number: i64) -> Result<bool, DbErr> {
+        const SQL: &str = "SELECT pg_try_advisory_xact_lock($1)";
+        if matches!(self.open, Open::Sqlite(_)) {
+            return Ok(true);
+        }
+        let lock = Statement::from_sql_and_values(DatabaseBackend::Postgres, SQL, [number.into()]);
+        let row = self.query_one_raw(lock).await?;
+        row.map_or(Ok(false), |row| row.try_get_by_index(0))
+    }
+
     /// Returns when what was done is durable. An error says that nobody knows: it may be.
     pub async fn commit(self) -> Result<(), DbErr> {
         match self.open {

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseBackend, DbErr, EntityTrait as _, FromQueryResult, QueryFilter as _,
-    Statement, Value, sea_query::Expr,
+    ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, QueryFilter as _, Statement, Value,
+    sea_query::Expr,
 };
 use uuid::Uuid;
 
@@ -237,17 +237,6 @@ pub(super) async fn stamp(db: &Db, read: Option<&ServiceClock>, new: &ServiceClo
     let read = read.map(|read| read.seen_at);
     let values = [new.seen_at.into(), new.down_from.into(), new.recovered_at.into(), read.into()];
     db.write(statement(db.reader(), SQL, values)).await.map(|_| ())
-}
-
-/// True when this transaction may sweep. On SQLite the transaction itself is the lock.
-pub(super) async fn try_sweep_lock(tx: &impl ConnectionTrait) -> Result<bool, DbErr> {
-    if tx.get_database_backend() != DatabaseBackend::Postgres {
-        return Ok(true);
-    }
-    // The bytes of "authswee".
-    let lock = statement(tx, "SELECT pg_try_advisory_xact_lock($1)", [0x6175_7468_7377_6565_i64.into()]);
-    let row = tx.query_one_raw(lock).await?;
-    row.map_or(Ok(false), |row| row.try_get_by_index(0))
 }
 
 /// The next `limit` rows after `cursor`, and where to go on; `None` at the end of the table.
