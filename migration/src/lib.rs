@@ -16,6 +16,7 @@ mod m20261124_000003_service_clock;
 mod m20261124_000004_key_rotation;
 mod m20261124_000005_rate_limits;
 mod m20261124_000006_audit_listing;
+mod m20261124_000008_schema_compatibility;
 mod seed;
 
 pub use seed::{PREFIX, begin_takeover, require_seed, set_aside};
@@ -34,14 +35,20 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000004_key_rotation::Migration),
             Box::new(m20261124_000005_rate_limits::Migration),
             Box::new(m20261124_000006_audit_listing::Migration),
+            Box::new(m20261124_000008_schema_compatibility::Migration),
         ]
     }
 }
 
+/// The newest migration that a binary must know to run on this schema. Leave it alone with a migration that only adds what the releases
+/// before it need not know (tables, indexes, columns that are nullable or have a default); name the new migration with any
+/// other. The database keeps it, and an older binary reads it there (docs/decisions/0016-rolling-back-a-release.md).
+const OLDEST: &str = "m20261124_000008_schema_compatibility";
+
 /// Why the schema is not usable by this binary.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database holds migrations that this binary does not know: a newer release has run here.
+    /// The database holds migrations that this binary does not know, and is not said to be usable without them.
     #[error("the database schema is newer than this binary: it holds the unknown migration {0}; run the newer release")]
     Newer(String),
     /// Migrations are missing, and the caller did not ask to apply them.
@@ -58,13 +65,24 @@ pub enum Error {
     Database(#[from] DbErr),
 }
 
-/// One migration and whether the database has it.
+/// One migration, and whether the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// Name of the migration, as stored in `seaql_migrations`.
     pub name: String,
-    /// True when the database has it.
-    pub is_applied: bool,
+    /// Where it is.
+    pub state: State,
+}
+
+/// Where a migration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// In the database.
+    Applied,
+    /// Not yet in the database.
+    Missing,
+    /// In the database only: a newer release has applied it, and this binary may run nevertheless.
+    Newer,
 }
 
 /// Key of the advisory lock on PostgreSQL: the bytes of "authmigr". Waiting for it ends after [`LOCK_WAIT`].
@@ -72,27 +90,30 @@ const LOCK_KEY: i64 = 0x6175_7468_6d69_6772;
 /// How long a replica waits while another one migrates.
 const LOCK_WAIT: &str = "60s";
 
-/// Applies what is missing, under a lock, and returns the names of what it applied. Refuses a newer schema and a database
-/// of the seed without changing them.
+/// Applies what is missing, under a lock, and returns the names of what it applied. Leaves a newer schema alone on which this binary
+/// may run; refuses any other, and a database of the seed, without changing them.
 pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>, Error> {
     let tx = lock(db).await?;
     let pending: Vec<String> =
-        check(&tx).await?.into_iter().filter(|step| !step.is_applied).map(|step| step.name).collect();
+        check(&tx).await?.into_iter().filter(|step| step.state == State::Missing).map(|step| step.name).collect();
     if !pending.is_empty() {
         Migrator::up(&tx, None).await?;
+        let sql = "INSERT INTO schema_compatibility (id, oldest) VALUES (1, $1) \
+                   ON CONFLICT (id) DO UPDATE SET oldest = excluded.oldest";
+        tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, [OLDEST.into()])).await?;
     }
     tx.commit().await?;
     Ok(pending)
 }
 
-/// Lists every migration of this binary. Errors as [`up`] does on a newer schema and on a database of the seed.
+/// Lists every migration of this binary and of the database. Errors as [`up`] does.
 pub async fn status(db: &DatabaseConnection) -> Result<Vec<Step>, Error> {
     check(db).await
 }
 
-/// Errors unless the schema is exactly this binary's.
+/// Errors unless the schema is this binary's, or a newer one on which it may run.
 pub async fn require_current(db: &DatabaseConnection) -> Result<(), Error> {
-    match check(db).await?.iter().filter(|step| !step.is_applied).count() {
+    match check(db).await?.iter().filter(|step| step.state == State::Missing).count() {
         0 => Ok(()),
         missing => Err(Error::Behind(missing)),
     }
@@ -127,21 +148,30 @@ async fn check(db: &impl ConnectionTrait) -> Result<Vec<Step>, Error> {
             return Err(Error::Seed(seed));
         }
     }
-    let applied = if tables.iter().any(|name| name == "seaql_migrations") {
-        let query = Statement::from_string(
-            db.get_database_backend(),
-            "SELECT version FROM seaql_migrations ORDER BY version".to_owned(),
-        );
-        let rows = db.query_all_raw(query).await?;
-        rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect::<Result<Vec<_>, _>>()?
+    let texts = async |sql: &str| {
+        let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql.to_owned())).await?;
+        rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect::<Result<Vec<_>, _>>()
+    };
+    let has = |table| tables.iter().any(|name| name == table);
+    let applied = if has("seaql_migrations") {
+        texts("SELECT version FROM seaql_migrations ORDER BY version").await?
     } else {
         Vec::new()
     };
     let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
-    if let Some(unknown) = applied.iter().find(|name| !known.contains(name)) {
-        return Err(Error::Newer(unknown.clone()));
+    let unknown: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
+    if let Some(newer) = unknown.first() {
+        let is_compatible = has("schema_compatibility")
+            && texts("SELECT oldest FROM schema_compatibility").await?.iter().any(|name| known.contains(name));
+        if !is_compatible || !known.iter().all(|name| applied.contains(name)) {
+            return Err(Error::Newer(newer.clone()));
+        }
     }
-    Ok(known.into_iter().map(|name| Step { is_applied: applied.contains(&name), name }).collect())
+    let known = known.into_iter().map(|name| {
+        let state = if applied.contains(&name) { State::Applied } else { State::Missing };
+        Step { name, state }
+    });
+    Ok(known.chain(unknown.into_iter().map(|name| Step { name, state: State::Newer })).collect())
 }
 
 async fn tables(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {

@@ -10,7 +10,7 @@ use crate::config::Config;
 pub(super) enum Migrate {
     /// Apply what is missing, under a lock
     Up,
-    /// List every migration and whether it is applied
+    /// List every migration: applied, missing, or newer than this release, which may run nevertheless
     Status,
 }
 
@@ -29,7 +29,12 @@ impl Migrate {
             }
             Self::Status => {
                 for step in migration::status(db.writer()).await? {
-                    say(&format!("{} {}", if step.is_applied { "applied" } else { "missing" }, step.name));
+                    let state = match step.state {
+                        migration::State::Applied => "applied",
+                        migration::State::Missing => "missing",
+                        migration::State::Newer => "newer  ",
+                    };
+                    say(&format!("{state} {}", step.name));
                 }
             }
         }

@@ -106,6 +106,14 @@ impl Serve {
                 tracing::info!(migration = name, "applied");
             }
         }
+        for step in migration::status(db.writer()).await? {
+            if step.state == migration::State::Newer {
+                tracing::warn!(
+                    migration = step.name,
+                    "of a newer release, which has run here; this one may run nevertheless"
+                );
+            }
+        }
         let clock = Arc::new(clock_of(&db).await?);
         let app = App::new(config.clone(), db, Arc::clone(&clock) as _).await?;
         app.sessions.stamp(app.clock.now()).await?;

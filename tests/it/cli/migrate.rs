@@ -1,7 +1,7 @@
 //! `migrate up` and `migrate status`, one at a time and many at once, and the databases that they leave alone.
 
-use super::{Operator, Outcome};
-use crate::support::Engine;
+use super::{Operator, Outcome, Server};
+use crate::support::{Engine, PASSWORD};
 
 const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 /// Files without those that SQLite keeps beside an open database.
@@ -104,6 +104,7 @@ async fn a_newer_schema_is_left_alone_and_its_migration_is_named() {
         let operator = Operator::on(engine).await;
         operator.run(&["migrate", "up"]).exits(0);
         operator.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_later', 0)").await;
+        operator.sql("UPDATE schema_compatibility SET oldest = 'm29991231_000001_later'").await;
         let before = (files(&operator), operator.tables().await);
 
         for command in COMMANDS {
@@ -116,6 +117,44 @@ async fn a_newer_schema_is_left_alone_and_its_migration_is_named() {
 
         assert_eq!((files(&operator), operator.tables().await), before, "{engine:?}");
         assert_eq!(operator.texts("SELECT kid FROM signing_keys").await, Vec::<String>::new());
+    }
+}
+
+/// A release is rolled back while the database keeps what the newer one added: the older one runs when the newer one said so.
+#[tokio::test]
+async fn a_newer_schema_that_is_said_to_be_compatible_is_run_on() {
+    for engine in ENGINES {
+        let operator = Operator::on(engine).await;
+        operator.run(&["migrate", "up"]).exits(0);
+        for table in ["users", "auth_sessions", "refresh_tokens", "signing_keys", "audit_events", "rate_limits"] {
+            operator.sql(&format!("ALTER TABLE {table} ADD COLUMN later varchar(9) NOT NULL DEFAULT 'later'")).await;
+        }
+        operator.sql("CREATE TABLE later (id integer PRIMARY KEY)").await;
+        operator.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_later', 0)").await;
+
+        let status = operator.run(&["migrate", "status"]).exits(0);
+        assert_eq!(status.stdout.lines().last(), Some("newer   m29991231_000001_later"), "{engine:?}");
+        assert_eq!(operator.run(&["migrate", "up"]).exits(0).stdout, "nothing to apply\n", "{engine:?}");
+        for (email, options) in [("alice@example.com", &["serve", "--no-migrate"][..]), ("bob@example.com", &["serve"])]
+        {
+            let server = Server::of(operator.spawn(options)).await;
+            server.register(email, PASSWORD).await;
+            let pair = server.login(email, PASSWORD).await.pair();
+            let next = server.refresh(&pair.refresh).await.pair();
+            assert_eq!(server.me(&next.access).await.status, 200, "{engine:?}");
+            let log = server.stop().await.concat();
+            assert!(log.contains("m29991231_000001_later"), "{engine:?}: {log}");
+        }
+        operator.run(&["users", "deactivate", "alice@example.com"]).exits(0);
+        operator.run(&["cleanup"]).exits(0);
+        assert!(operator.texts("SELECT later FROM users").await.iter().all(|text| text == "later"), "{engine:?}");
+
+        // The newer release may need what this one does not know.
+        operator.sql("UPDATE schema_compatibility SET oldest = 'm29991231_000001_later'").await;
+        for command in COMMANDS {
+            let outcome = operator.run(command).exits(78);
+            assert!(outcome.stderr.contains("m29991231_000001_later"), "{engine:?} {command:?}: {outcome:?}");
+        }
     }
 }
 

@@ -54,6 +54,9 @@ pub(super) async fn newer(world: &mut World) -> Result<()> {
     drop(world.start(&settings).await?);
     let sql = world.sql().await?;
     sql.run("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_future', 1)").await?;
+    let is_ready = world.start(&settings).await.is_ok();
+    world.promise("a newer schema that is marked compatible is run on", format!("ready: {is_ready}"), is_ready);
+    sql.run("UPDATE schema_compatibility SET oldest = 'm29991231_000001_future'").await?;
     sql.close().await;
     let (code, text) = server::run(&settings, &["serve"], "").await?;
     let is_kept = code == 78 && text.contains("m29991231_000001_future");
