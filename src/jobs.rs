@@ -8,10 +8,15 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::clock::DatabaseClock;
+use crate::web::front::Front;
 use crate::{keys, random};
 
+/// What an operator must know of a database that was restored.
+pub const RESTORED: &str = "the database is not the one that it was: it was restored or moved. Nobody is served until \
+    `authservice after-restore` was run (docs/backup.md)";
+
 /// Starts every job. They end with the runtime.
-pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>) {
+pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>, front: &Arc<Front>) {
     tokio::spawn({
         let app = Arc::clone(app);
         async move {
@@ -23,16 +28,37 @@ pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>) {
         }
     });
     tokio::spawn(keep_keys(Arc::clone(app)));
-    tokio::spawn(stamp(Arc::clone(app), Arc::clone(clock)));
+    tokio::spawn(stamp(Arc::clone(app), Arc::clone(clock), Arc::clone(front)));
     tokio::spawn(sweep(Arc::clone(app)));
 }
 
 /// Says that the service is up; a database that does not hear it makes it an outage. The clock is set right before, and only here:
 /// so no time is ever given to a client that the stamps do not know of.
-async fn stamp(app: Arc<App>, clock: Arc<DatabaseClock>) {
+async fn stamp(app: Arc<App>, clock: Arc<DatabaseClock>, front: Arc<Front>) {
     let mut ticks = ticks(app.sessions.stamp_interval());
+    let mut was_known = true;
     loop {
         ticks.tick().await;
+        match app.db.is_known().await {
+            Ok(is_known) => {
+                if is_known && !was_known {
+                    // Keys were replaced: nobody may get a token of the old ones.
+                    app.keyring.poll(app.clock.now()).await;
+                }
+                front.hold(!is_known);
+                match (was_known, is_known) {
+                    (true, false) => tracing::error!("{RESTORED}"),
+                    (false, true) => tracing::info!("the restored database was accepted: serving again"),
+                    _ => {}
+                }
+                was_known = is_known;
+            }
+            Err(error) => tracing::warn!(error = %error, "nobody knows whether the database is the one it was"),
+        }
+        if !was_known {
+            // It is not this service that was up.
+            continue;
+        }
         if let Err(error) = app.db.measure_clock(&clock).await {
             tracing::warn!(error = %error, "the database's clock was not read");
         }

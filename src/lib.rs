@@ -16,6 +16,7 @@ pub mod telemetry;
 pub mod accounts;
 pub mod adopt;
 pub mod audit;
+pub mod backup;
 pub mod keys;
 pub mod limits;
 pub mod sessions;

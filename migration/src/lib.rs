@@ -16,6 +16,7 @@ mod m20261124_000003_service_clock;
 mod m20261124_000004_key_rotation;
 mod m20261124_000005_rate_limits;
 mod m20261124_000006_audit_listing;
+mod m20261124_000007_database_identity;
 mod m20261124_000008_schema_compatibility;
 mod seed;
 
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000004_key_rotation::Migration),
             Box::new(m20261124_000005_rate_limits::Migration),
             Box::new(m20261124_000006_audit_listing::Migration),
+            Box::new(m20261124_000007_database_identity::Migration),
             Box::new(m20261124_000008_schema_compatibility::Migration),
         ]
     }
@@ -60,6 +62,14 @@ pub enum Error {
     /// A takeover was asked for, and there is nothing to take over.
     #[error("this is not a database of the FastAPI service: {0}")]
     NotASeed(&'static str),
+    /// A backup was made by a newer release.
+    #[error(
+        "the backup is newer than this binary: it holds the unknown migration {0}; restore it with the newer release"
+    )]
+    NewerBackup(String),
+    /// A backup tells of migrations that no release has applied in this order.
+    #[error("the backup's list of migrations is not that of any release")]
+    NoRelease,
     /// The database answered with an error.
     #[error("migration: {0}")]
     Database(#[from] DbErr),
@@ -97,10 +107,7 @@ pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>, Error> {
     let pending: Vec<String> =
         check(&tx).await?.into_iter().filter(|step| step.state == State::Missing).map(|step| step.name).collect();
     if !pending.is_empty() {
-        Migrator::up(&tx, None).await?;
-        let sql = "INSERT INTO schema_compatibility (id, oldest) VALUES (1, $1) \
-                   ON CONFLICT (id) DO UPDATE SET oldest = excluded.oldest";
-        tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, [OLDEST.into()])).await?;
+        complete(&tx).await?;
     }
     tx.commit().await?;
     Ok(pending)
@@ -117,6 +124,44 @@ pub async fn require_current(db: &DatabaseConnection) -> Result<(), Error> {
         0 => Ok(()),
         missing => Err(Error::Behind(missing)),
     }
+}
+
+/// Names of the migrations that the database has, in their order.
+pub async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, Error> {
+    Ok(check(db).await?.into_iter().filter(|step| step.state != State::Missing).map(|step| step.name).collect())
+}
+
+/// Begins a transaction that holds the lock of migrations and has no time limits, for whoever replaces all data: it is the only one.
+pub async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
+    Ok(lock(db).await?)
+}
+
+/// Makes the schema anew as it was after these migrations, without any row, within the caller's transaction; [`begin`] made it.
+/// Errors without a change when a release with these migrations cannot have been.
+pub async fn rebuild(tx: &DatabaseTransaction, migrations: &[String]) -> Result<(), Error> {
+    let steps = check(tx).await?;
+    if let Some(newer) = steps.iter().find(|step| step.state == State::Newer) {
+        return Err(Error::Newer(newer.name.clone()));
+    }
+    let known: Vec<String> = steps.into_iter().map(|step| step.name).collect();
+    if let Some(unknown) = migrations.iter().find(|name| !known.contains(name)) {
+        return Err(Error::NewerBackup(unknown.clone()));
+    }
+    if migrations.is_empty() || !known.starts_with(migrations) {
+        return Err(Error::NoRelease);
+    }
+    let steps: u32 = migrations.len().try_into().map_err(|_| Error::NoRelease)?;
+    Migrator::down(tx, None).await?;
+    Ok(Migrator::up(tx, Some(steps)).await?)
+}
+
+/// Applies what is missing, also after [`rebuild`], and says which older binaries may run on it.
+pub async fn complete(tx: &DatabaseTransaction) -> Result<(), Error> {
+    Migrator::up(tx, None).await?;
+    let sql = "INSERT INTO schema_compatibility (id, oldest) VALUES (1, $1) \
+               ON CONFLICT (id) DO UPDATE SET oldest = excluded.oldest";
+    tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, [OLDEST.into()])).await?;
+    Ok(())
 }
 
 /// Takes the whole schema back, newest migration first. For tests: nothing in the server calls it.

@@ -52,6 +52,10 @@ pub enum Event {
     UserActivated,
     /// The database of the FastAPI service was taken over.
     DatabaseAdopted,
+    /// A backup was restored.
+    DatabaseRestored,
+    /// A restored database was accepted by an operator.
+    AfterRestore,
     /// A key came into the ring.
     KeyAdded,
     /// An announced key signs earlier than it was planned.
@@ -98,6 +102,8 @@ impl Event {
             Self::UserDeactivated => "user_deactivated",
             Self::UserActivated => "user_activated",
             Self::DatabaseAdopted => "database_adopted",
+            Self::DatabaseRestored => "database_restored",
+            Self::AfterRestore => "after_restore",
             Self::KeyAdded => "key_added",
             Self::KeyBroughtForward => "key_brought_forward",
             Self::KeyDismissed => "key_dismissed",

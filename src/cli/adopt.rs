@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Error, clock_of, connect, say};
+use super::{Error, bar, clock_of, connect, say};
 use crate::adopt::{self, Choices, Counts};
 use crate::clock::Clock as _;
 use crate::config::Config;
@@ -31,9 +30,7 @@ impl Adopt {
         let choices = self.conflicts.as_deref().map_or(Ok(Choices::default()), Choices::read)?;
         let db = connect(&config).await?;
         let clock = clock_of(&db).await?;
-        let bar = ProgressBar::new(0).with_style(
-            ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}").unwrap_or(ProgressStyle::default_bar()),
-        );
+        let bar = bar();
         let progress = |doing: &str, done: i64, of: i64| {
             bar.set_message(doing.to_owned());
             bar.set_length(of.unsigned_abs());

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::clock::DatabaseClock;
 use crate::config::{Config, Faults};
@@ -14,12 +15,15 @@ use crate::db::Db;
 use crate::{accounts, app, limits, sessions};
 
 mod adopt;
+mod after_restore;
 mod audit;
+mod backup;
 mod cleanup;
 mod config;
 mod healthcheck;
 mod keys;
 mod migrate;
+mod restore;
 mod serve;
 mod text;
 mod users;
@@ -68,6 +72,12 @@ enum Command {
     },
     /// Delete what is over: sessions, audit events, budgets, as the server does by itself
     Cleanup,
+    /// Write the whole database into one file, while servers run
+    Backup(backup::Backup),
+    /// Fill the database from a file that `backup` wrote
+    Restore(restore::Restore),
+    /// Let servers use a database that was restored: ends every session first
+    AfterRestore(after_restore::AfterRestore),
     /// Ask a server how it is: exit 0 when it is well, 1 when it is not
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -87,6 +97,9 @@ enum Error {
     /// 65: what was typed is not acceptable.
     #[error("{0}")]
     Input(String),
+    /// 78: the database was restored and nobody has accepted it. A server waits for that.
+    #[error("{}", crate::jobs::RESTORED)]
+    Restored,
     /// 70: anything else.
     #[error("{0}")]
     Internal(String),
@@ -99,7 +112,7 @@ impl Error {
             Self::Input(_) => 65,
             Self::Unavailable(_) => 69,
             Self::Internal(_) => 70,
-            Self::Configuration(_) => 78,
+            Self::Configuration(_) | Self::Restored => 78,
         })
     }
 }
@@ -164,6 +177,21 @@ impl From<crate::adopt::Error> for Error {
             }
             Adopt::Choices(_) => Self::Input(error.to_string()),
             Adopt::Password(_) | Adopt::Random(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<crate::backup::Error> for Error {
+    fn from(error: crate::backup::Error) -> Self {
+        use crate::backup::Error as Backup;
+        match error {
+            Backup::Damaged { .. } | Backup::NotEmpty { .. } => Self::Input(error.to_string()),
+            Backup::NewerForm(_) => Self::Configuration(error.to_string()),
+            Backup::Migration(error) => error.into(),
+            Backup::Keys(error) => error.into(),
+            Backup::Storage(error) => error.into(),
+            Backup::File(_) => Self::Unavailable(error.to_string()),
+            Backup::Random(_) => Self::Internal(error.to_string()),
         }
     }
 }
@@ -250,6 +278,9 @@ fn execute(cli: Cli) -> Result<(), Error> {
             Command::Audit { command } => command.run(&config).await,
             Command::Adopt(adopt) => adopt.run(config).await,
             Command::Cleanup => cleanup::run(&config).await,
+            Command::Backup(backup) => backup.run(&config).await,
+            Command::Restore(restore) => restore.run(&config).await,
+            Command::AfterRestore(after_restore) => after_restore.run(&config).await,
             Command::Healthcheck(healthcheck) => healthcheck.run(&config).await,
             Command::Config { .. } => Ok(()),
         }
@@ -264,6 +295,12 @@ fn say(line: &str) {
 /// Writes a line for the person at the terminal, not for whoever reads the output.
 fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Shows at a terminal what is being done and how far it is.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}");
+    ProgressBar::new(0).with_style(style.unwrap_or(ProgressStyle::default_bar()))
 }
 
 /// Ever longer pauses before a database that did not answer is asked again, at random, so that replicas do not ask in step.

@@ -66,7 +66,7 @@ impl Serve {
         }
         if let Some((app, clock)) = &started {
             routes::open(&front, app);
-            jobs::start(app, clock);
+            jobs::start(app, clock, &front);
             tracing::info!(address = %address, issuer = app.config.server.issuer(), "listening");
             signals.wait(app, &front).await;
         }
@@ -84,9 +84,15 @@ impl Serve {
 
     /// Starts the application, as often as it takes for the database to answer.
     async fn start(&self, config: &Config) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
-        let mut pauses = Pauses::default();
+        let (mut pauses, mut is_told) = (Pauses::default(), false);
         loop {
             match self.attempt(config).await {
+                Err(Error::Restored) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::error!("{}", jobs::RESTORED);
+                    }
+                    pauses.next().await;
+                }
                 Err(Error::Unavailable(why)) if config.database.connect_timeout_seconds > 0 => {
                     tracing::warn!(error = why, "waiting for the database");
                     pauses.next().await;
@@ -113,6 +119,10 @@ impl Serve {
                     "of a newer release, which has run here; this one may run nevertheless"
                 );
             }
+        }
+        if !db.is_known_or_new().await? {
+            db.close().await;
+            return Err(Error::Restored);
         }
         let clock = Arc::new(clock_of(&db).await?);
         let app = App::new(config.clone(), db, Arc::clone(&clock) as _).await?;

@@ -3,14 +3,14 @@
 //! Durability is not a setting: what was answered 200 survives a crash. SQLite runs in WAL mode with `synchronous=FULL`, and
 //! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock, and commits together with others.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
-    QueryResult, Statement, TransactionTrait as _,
+    AccessMode, ConnectOptions, ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection,
+    DatabaseTransaction, DbErr, IsolationLevel, QueryResult, Statement, TransactionTrait as _,
 };
 use secrecy::ExposeSecret as _;
 
@@ -18,8 +18,10 @@ use crate::clock::{self, DatabaseClock};
 use crate::config;
 
 mod group;
+mod identity;
 mod limited;
 
+pub use identity::{forget_identity, restore_detected};
 pub use limited::Reader;
 
 use group::{Groups, Turn};
@@ -37,6 +39,8 @@ const TEST_IF_IDLE_FOR: Duration = Duration::from_secs(30);
 pub struct Db {
     reader: Reader,
     writer: Writer,
+    /// Beside the file of SQLite: what tells that the file is another one.
+    stamp: Option<identity::Stamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +103,8 @@ impl Db {
             let mut readers = sqlite(config, config.max_connections);
             readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
             let writer = Writer::Sqlite(Groups::new(writer, BUSY_TIMEOUT));
-            return Ok(Self { reader: Reader { pool: Database::connect(readers).await?, limit }, writer });
+            let stamp = Some(identity::Stamp::beside(&file_of(url)));
+            return Ok(Self { reader: Reader { pool: Database::connect(readers).await?, limit }, writer, stamp });
         }
         let mut options = ConnectOptions::new(url);
         common(&mut options, config)
@@ -127,7 +132,7 @@ impl Db {
                 }
             });
         let pool = Database::connect(options).await?;
-        Ok(Self { reader: Reader { pool: pool.clone(), limit }, writer: Writer::Postgres(pool) })
+        Ok(Self { reader: Reader { pool: pool.clone(), limit }, writer: Writer::Postgres(pool), stamp: None })
     }
 
     /// For statements that only read, outside a transaction.
@@ -161,6 +166,20 @@ impl Db {
             Writer::Postgres(pool) => Open::Postgres(within(limit, pool.begin()).await?),
         };
         Ok(Transaction { open, limit })
+    }
+
+    /// Begins a transaction that reads everything as it is at its first statement, however long that takes, and writes nothing.
+    pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
+        let pool = &self.reader.pool;
+        if self.is_sqlite() {
+            // In WAL mode a reader sees one state until it ends.
+            return pool.begin().await;
+        }
+        let read_only = Some(AccessMode::ReadOnly);
+        let tx = pool.begin_with_config(Some(IsolationLevel::RepeatableRead), read_only).await?;
+        // Whoever takes what is read may take their time.
+        tx.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+        Ok(tx)
     }
 
     /// True on the embedded engine.
@@ -256,13 +275,19 @@ fn common<'a>(options: &'a mut ConnectOptions, config: &config::Database) -> &'a
         .sqlx_logging(false)
 }
 
+/// The file that a URL of SQLite names.
+fn file_of(url: &str) -> PathBuf {
+    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy().as_ref().into()
+}
+
 /// Makes a missing SQLite file with mode 0600: it will hold password hashes. Errors are left to the connection.
 fn create_private(url: &str) {
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    if query.contains("mode=rwc") && !Path::new(path).exists() {
+    let path = file_of(url);
+    if url.contains("mode=rwc") && !path.exists() {
         let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         if let Err(error) = made {
             tracing::debug!(error = %error, "the database file was not made here");

@@ -200,6 +200,29 @@ impl Management {
         })
     }
 
+    /// Revokes every key of a purpose and makes one that takes over at once; returns how many went and the new kid. `None` in an empty
+    /// ring, which a server fills.
+    pub async fn replace(&self, purpose: Purpose, now: DateTime<Utc>) -> Result<Option<(usize, String)>, Error> {
+        let known = store::live_keys(self.succession.db.reader(), now).await?;
+        if known.is_empty() {
+            return Ok(None);
+        }
+        self.require_encryption_key()?;
+        self.succession.require_own(&known)?;
+        let spare = self.succession.make(purpose).await?;
+        let (tx, mut rows) = self.succession.begin(now).await?;
+        let victims: Vec<String> = of(&rows, purpose).map(|row| row.kid.clone()).collect();
+        for kid in &victims {
+            store::revoke_key(&tx, kid, now).await?;
+            self.succession.record(&tx, now, Event::KeyRevoked, json!({"kid": kid, "purpose": purpose.name()})).await?;
+        }
+        rows.retain(|row| row.purpose != purpose.name());
+        let successor = self.succession.apply(&tx, Remedy::Add, &rows, purpose, Some(spare), now).await?;
+        let successor = successor.ok_or_else(contended)?;
+        tx.commit().await?;
+        Ok(Some((victims.len(), successor.kid)))
+    }
+
     /// The public half of a key, by default that of the one that signs.
     pub async fn export_public(&self, kid: Option<&str>, now: DateTime<Utc>) -> Result<Exported, Error> {
         let rows = store::live_keys(self.succession.db.reader(), now).await?;

@@ -46,3 +46,8 @@ impl Sessions {
 pub async fn end_all(tx: &impl ConnectionTrait, user_id: i64, reason: Reason, now: DateTime<Utc>) -> Result<(), DbErr> {
     store::end_sessions_of(tx, user_id, reason, now).await
 }
+
+/// Ends every session there is within the caller's transaction, which may take long, and returns how many ended.
+pub async fn end_everybody(tx: &impl ConnectionTrait, now: DateTime<Utc>) -> Result<u64, DbErr> {
+    store::end_every_session(tx, Reason::DatabaseRestored, now).await
+}

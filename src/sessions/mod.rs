@@ -20,7 +20,7 @@ mod rotate;
 mod store;
 mod sweep;
 
-pub use end::end_all;
+pub use end::{end_all, end_everybody};
 pub use open::Opened;
 pub use sweep::{Swept, sweep};
 
@@ -82,6 +82,8 @@ pub enum Reason {
     PasswordChange,
     /// The user was deactivated.
     Deactivated,
+    /// The database was restored: nobody knows whether the session had ended.
+    DatabaseRestored,
 }
 
 impl Reason {
@@ -94,6 +96,7 @@ impl Reason {
             Self::SessionCap => "SESSION_CAP",
             Self::PasswordChange => "PASSWORD_CHANGE",
             Self::Deactivated => "DEACTIVATED",
+            Self::DatabaseRestored => "DATABASE_RESTORED",
         }
     }
 }

@@ -224,6 +224,21 @@ pub(super) async fn end_sessions_of(
     Ok(())
 }
 
+/// Ends every session, then every family, and returns how many sessions ended.
+pub(super) async fn end_every_session(
+    tx: &impl ConnectionTrait,
+    reason: Reason,
+    now: DateTime<Utc>,
+) -> Result<u64, DbErr> {
+    let mut ended = Vec::new();
+    for table in ["auth_sessions", "refresh_tokens"] {
+        let sql = format!("UPDATE {table} SET revoked_at = $1, revoked_reason = $2 WHERE revoked_at IS NULL");
+        let done = tx.execute_raw(statement(tx, &sql, [now.into(), reason.label().into()])).await?;
+        ended.push(done.rows_affected());
+    }
+    Ok(ended[0])
+}
+
 /// `None` in a database that no server has used yet.
 pub(super) async fn service_clock(db: &impl ConnectionTrait) -> Result<Option<ServiceClock>, DbErr> {
     let sql = "SELECT seen_at, down_from, recovered_at FROM service_clock WHERE id = 1";

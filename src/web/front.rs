@@ -39,6 +39,8 @@ pub struct Front {
     is_https: bool,
     proxies: Vec<IpNet>,
     is_draining: AtomicBool,
+    /// The routes must not answer for now.
+    is_held: AtomicBool,
 }
 
 /// What there is once the application is built.
@@ -62,6 +64,7 @@ impl Front {
             is_https: server.is_https(),
             proxies: server.trusted_proxies.clone(),
             is_draining: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
         }
     }
 
@@ -69,6 +72,11 @@ impl Front {
     /// are closed, which a request could cross.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// While it is held, it answers as if it had no routes yet.
+    pub(crate) fn hold(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
     }
 
     /// From now on the routes answer.
@@ -119,7 +127,7 @@ impl Front {
             return ("none", refusal);
         }
         let path = request.original_uri().path().to_owned();
-        let Some(opened) = self.opened.get() else {
+        let Some(opened) = self.opened.get().filter(|_| !self.is_held.load(Ordering::Relaxed)) else {
             return ("none", (self.waiting)(&path).unwrap_or_else(try_again));
         };
         let route = match opened.paths.find(request.method(), &path) {

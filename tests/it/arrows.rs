@@ -8,7 +8,7 @@ const SURFACES: [&str; 3] = ["oauth", "ops", "rest"];
 const TOP: [&str; 3] = ["cli", "jobs", "routes"];
 
 /// Every module of the library, and which modules above the base it may use. Base modules use the base only.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("audit", &[]),
     ("keys", &["audit"]),
     ("limits", &["audit"]),
@@ -17,6 +17,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("accounts", &["audit", "limits", "sessions", "tokens"]),
     // Above the domains, beside the application: it works on a database that no server uses yet.
     ("adopt", &["accounts", "audit", "keys", "sessions", "tokens"]),
+    // Beside it: it works on the database as a whole, whatever is in it.
+    ("backup", &["audit", "keys", "sessions"]),
     // What every surface shares knows of a request whence it comes, and no other thing that a domain says.
     ("web", &["audit"]),
     ("app", &["accounts", "audit", "keys", "limits", "sessions", "tokens"]),
@@ -24,12 +26,14 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("oauth", &["accounts", "app", "audit", "keys", "sessions", "tokens", "web"]),
     ("ops", &["app", "web"]),
     ("routes", &["app", "oauth", "ops", "rest", "web"]),
-    ("jobs", &["app", "sessions", "keys"]),
+    ("jobs", &["app", "sessions", "keys", "web"]),
 ];
 /// The command line is above everything but the surfaces, which it reaches through `routes`.
-const CLI: [&str; 12] =
-    ["adopt", "accounts", "app", "audit", "jobs", "keys", "limits", "routes", "sessions", "tokens", "web", "cli"];
-const DOMAINS: [&str; 7] = ["accounts", "adopt", "audit", "keys", "limits", "sessions", "tokens"];
+const CLI: [&str; 13] = [
+    "adopt", "accounts", "app", "audit", "backup", "jobs", "keys", "limits", "routes", "sessions", "tokens", "web",
+    "cli",
+];
+const DOMAINS: [&str; 8] = ["accounts", "adopt", "audit", "backup", "keys", "limits", "sessions", "tokens"];
 
 /// A source file without its comments.
 struct Source {

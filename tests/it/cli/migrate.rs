@@ -12,7 +12,7 @@ fn files(operator: &Operator) -> Vec<String> {
 }
 
 /// Every command that opens the database.
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 9] = [
     &["serve"],
     &["serve", "--no-migrate"],
     &["migrate", "up"],
@@ -20,6 +20,8 @@ const COMMANDS: [&[&str]; 7] = [
     &["users", "list"],
     &["users", "deactivate", "alice@example.com"],
     &["cleanup"],
+    &["backup", "-"],
+    &["after-restore"],
 ];
 
 #[tokio::test]

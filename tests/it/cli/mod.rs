@@ -14,13 +14,16 @@ use tempfile::TempDir;
 use crate::support::Engine;
 use crate::support::database::Database;
 
+mod after_restore;
 mod audit;
+mod backup;
 mod cleanup;
 mod config;
 mod healthcheck;
 mod keys;
 mod migrate;
 mod process;
+mod restore;
 mod serve;
 mod sources;
 mod stop;
@@ -215,7 +218,7 @@ fn free_port() -> u16 {
 #[test]
 fn every_command_explains_itself_whatever_the_environment() {
     let operator = Operator::new().with("AUTHSERVICE__SERVER__PORT", "wrong");
-    let commands: [&[&str]; 25] = [
+    let commands: [&[&str]; 28] = [
         &[],
         &["serve"],
         &["adopt"],
@@ -240,6 +243,9 @@ fn every_command_explains_itself_whatever_the_environment() {
         &["audit"],
         &["audit", "list"],
         &["cleanup"],
+        &["backup"],
+        &["restore"],
+        &["after-restore"],
         &["healthcheck"],
     ];
     for command in commands {

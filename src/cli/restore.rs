@@ -1,0 +1,58 @@
+//! `authservice restore`.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Error, bar, clock_of, connect, note, say};
+use crate::backup;
+use crate::clock::Clock as _;
+use crate::config::Config;
+
+/// Fill the database from a file that `backup` wrote
+///
+/// Stop the servers first, and run `authservice after-restore` afterwards: until then none of them serves anybody. All happens in one
+/// transaction once the whole file has proved to be undamaged; any failure leaves the database as it was.
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The file; `-` is standard input
+    file: PathBuf,
+    /// Lose what the database holds
+    #[arg(long)]
+    replace: bool,
+}
+
+impl Restore {
+    pub(super) async fn run(self, config: &Config) -> Result<(), Error> {
+        let source: Box<dyn BufRead> = if self.file.as_os_str() == "-" {
+            Box::new(std::io::stdin().lock())
+        } else {
+            let opened = std::fs::File::open(&self.file);
+            let file = opened.map_err(|error| Error::Input(format!("{}: {error}", self.file.display())))?;
+            Box::new(BufReader::with_capacity(1 << 16, file))
+        };
+        let db = connect(config).await?;
+        let now = clock_of(&db).await?.now();
+        let bar = bar();
+        let progress = |table: &str, done: u64, of: u64| {
+            bar.set_message(table.to_owned());
+            bar.set_length(of);
+            bar.set_position(done);
+        };
+        let restored = backup::restore(&db, source, self.replace, now, &progress).await;
+        bar.finish_and_clear();
+        let restored = restored?;
+        db.close().await;
+        let header = restored.header;
+        say(&format!(
+            "restored {} rows as of {}, written by {} on {}",
+            header.rows, header.taken_at, header.version, header.engine
+        ));
+        if restored.has_replaced {
+            say("what the database held before is gone");
+        }
+        note("no server serves anybody until `authservice after-restore` was run");
+        Ok(())
+    }
+}
