@@ -14,12 +14,14 @@ use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 use url::Url;
 
+mod hosts;
 mod legacy;
 mod sections;
 mod validate;
 
 pub(crate) use validate::{encryption_key, keys_announced_for};
 
+pub(crate) use hosts::each_host;
 pub use sections::{
     Algorithm, Audit, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile, Refresh,
     RefreshFormat, Server, Tokens,

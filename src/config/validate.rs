@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
+use super::hosts::each_host;
 use super::{Draft, network};
 
 const YEAR: i64 = 365 * 24 * 3600;
@@ -228,9 +229,14 @@ fn database_url(text: &str) -> Option<&'static str> {
         let is_memory = text.contains(":memory:") || text.contains("mode=memory");
         return is_memory.then_some("must name a file: a database in memory forgets every session");
     }
-    Url::parse(text)
-        .is_err()
-        .then_some("is not a URL; characters such as @ and / in a password are written %40 and %2F")
+    let is_other_target = |pair: &str| {
+        pair.strip_prefix("target_session_attrs=").is_some_and(|target| !["read-write", "primary"].contains(&target))
+    };
+    if text.split(['?', '&']).any(is_other_target) {
+        return Some("target_session_attrs must be read-write: nothing works on a standby");
+    }
+    let is_fault = each_host(text).iter().any(|url| Url::parse(url).is_err());
+    is_fault.then_some("is not a URL; characters such as @ and / in a password are written %40 and %2F")
 }
 
 /// The 32 bytes of a key-encryption key, written as base64 or hexadecimal.

@@ -1,6 +1,7 @@
 //! Time limits of our own for what a request asks: a database that hangs does not keep its own either. On SQLite writers wait in
 //! line instead (`group.rs`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::{
@@ -8,18 +9,34 @@ use sea_orm::{
 };
 
 use super::Transaction;
+use super::primary::Primary;
 
 /// Connections for statements that only read, outside a transaction.
 #[derive(Debug, Clone)]
 pub struct Reader {
     pub(super) pool: DatabaseConnection,
-    pub(super) limit: Duration,
+    pub(super) limit: Limit,
 }
 
-/// Errors when `work` takes longer than `limit`. The connection goes back to its pool when the database has answered it.
-pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-    let late = |_| Err(DbErr::Conn(RuntimeErr::Internal(format!("no answer within {limit:?}"))));
-    tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+/// How long a statement may take, and who is told when it fails.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    pub(super) time: Duration,
+    /// `None` on SQLite.
+    pub(super) primary: Option<Arc<Primary>>,
+}
+
+impl Limit {
+    /// Errors when `work` takes longer. The connection goes back to its pool when the database has answered it, and is closed when it
+    /// does not.
+    pub(super) async fn within<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        let late = |_| Err(DbErr::Conn(RuntimeErr::Internal(format!("no answer within {:?}", self.time))));
+        let result = tokio::time::timeout(self.time, work).await.unwrap_or_else(late);
+        if let (Err(error), Some(primary)) = (&result, &self.primary) {
+            primary.hear(error);
+        }
+        result
+    }
 }
 
 #[async_trait::async_trait]
@@ -29,19 +46,19 @@ impl ConnectionTrait for Reader {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        within(self.limit, self.pool.execute_raw(statement)).await
+        self.limit.within(self.pool.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        within(self.limit, self.pool.execute_unprepared(sql)).await
+        self.limit.within(self.pool.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        within(self.limit, self.pool.query_one_raw(statement)).await
+        self.limit.within(self.pool.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        within(self.limit, self.pool.query_all_raw(statement)).await
+        self.limit.within(self.pool.query_all_raw(statement)).await
     }
 }
 
@@ -52,18 +69,18 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        within(self.limit, self.inner().execute_raw(statement)).await
+        self.limit.within(self.inner().execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        within(self.limit, self.inner().execute_unprepared(sql)).await
+        self.limit.within(self.inner().execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        within(self.limit, self.inner().query_one_raw(statement)).await
+        self.limit.within(self.inner().query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        within(self.limit, self.inner().query_all_raw(statement)).await
+        self.limit.within(self.inner().query_all_raw(statement)).await
     }
 }

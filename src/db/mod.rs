@@ -4,13 +4,14 @@
 //! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock, and commits together with others.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection,
-    DatabaseTransaction, DbErr, IsolationLevel, QueryResult, Statement, TransactionTrait as _,
+    DatabaseTransaction, DbErr, IsolationLevel, QueryResult, RuntimeErr, Statement, TransactionTrait as _,
 };
 use secrecy::ExposeSecret as _;
 
@@ -20,12 +21,14 @@ use crate::config;
 mod group;
 mod identity;
 mod limited;
+mod primary;
 
 pub use identity::{forget_identity, restore_detected};
 pub use limited::Reader;
 
 use group::{Groups, Turn};
-use limited::within;
+use limited::Limit;
+use primary::Primary;
 
 /// How long a SQLite writer waits for another process that writes, and for its turn.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +56,7 @@ enum Writer {
 #[derive(Debug)]
 pub struct Transaction {
     open: Open,
-    limit: Duration,
+    limit: Limit,
 }
 
 #[derive(Debug)]
@@ -86,7 +89,7 @@ impl Transaction {
     pub async fn commit(self) -> Result<(), DbErr> {
         match self.open {
             Open::Sqlite(turn) => turn.commit().await,
-            Open::Postgres(tx) => within(self.limit, tx.commit()).await,
+            Open::Postgres(tx) => self.limit.within(tx.commit()).await,
         }
     }
 }
@@ -95,7 +98,7 @@ impl Db {
     /// Opens the database that the configuration names; a missing SQLite file is made, readable by its owner only.
     pub async fn connect(config: &config::Database) -> Result<Self, DbErr> {
         let url = config.url.expose_secret();
-        let limit = Duration::from_secs(config.statement_timeout_seconds) + AFTER_TIMEOUT;
+        let time = Duration::from_secs(config.statement_timeout_seconds) + AFTER_TIMEOUT;
         if config.is_sqlite() {
             create_private(url);
             // The writer comes first: it makes the files that the readers then share.
@@ -104,10 +107,18 @@ impl Db {
             readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
             let writer = Writer::Sqlite(Groups::new(writer, BUSY_TIMEOUT));
             let stamp = Some(identity::Stamp::beside(&file_of(url)));
+            let limit = Limit { time, primary: None };
             return Ok(Self { reader: Reader { pool: Database::connect(readers).await?, limit }, writer, stamp });
         }
+        let (url, primary) = Primary::find(url, Duration::from_secs(config.acquire_timeout_seconds)).await?;
+        let (watching, asked) = (Arc::clone(&primary), Arc::clone(&primary));
         let mut options = ConnectOptions::new(url);
         common(&mut options, config)
+            .map_sqlx_postgres_pool_opts(move |options| watching.watch(options))
+            .map_sqlx_postgres_before_acquire(move |_, connection| {
+                let is_current = asked.is_current(&connection);
+                Box::pin(async move { Ok(is_current) })
+            })
             .max_connections(config.max_connections)
             .min_connections(2.min(config.max_connections))
             .idle_timeout(Duration::from_mins(10))
@@ -132,6 +143,8 @@ impl Db {
                 }
             });
         let pool = Database::connect(options).await?;
+        primary.is_used_by(pool.get_postgres_connection_pool());
+        let limit = Limit { time, primary: Some(primary) };
         Ok(Self { reader: Reader { pool: pool.clone(), limit }, writer: Writer::Postgres(pool), stamp: None })
     }
 
@@ -154,16 +167,16 @@ impl Db {
     pub async fn write(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         match &self.writer {
             Writer::Sqlite(groups) => groups.write(statement).await,
-            Writer::Postgres(pool) => within(self.reader.limit, pool.query_all_raw(statement)).await,
+            Writer::Postgres(pool) => self.reader.limit.within(pool.query_all_raw(statement)).await,
         }
     }
 
     /// Begins a transaction that writes. Hold it no longer than its statements take: on SQLite others wait for it.
     pub async fn begin(&self) -> Result<Transaction, DbErr> {
-        let limit = self.reader.limit;
+        let limit = self.reader.limit.clone();
         let open = match &self.writer {
             Writer::Sqlite(groups) => Open::Sqlite(groups.begin().await?),
-            Writer::Postgres(pool) => Open::Postgres(within(limit, pool.begin()).await?),
+            Writer::Postgres(pool) => Open::Postgres(limit.within(pool.begin()).await?),
         };
         Ok(Transaction { open, limit })
     }
@@ -188,9 +201,18 @@ impl Db {
         matches!(self.writer, Writer::Sqlite(_))
     }
 
-    /// Errors when the database does not answer.
+    /// Errors when the database does not answer, or takes no writes: a server that has become a standby still reads.
     pub async fn ping(&self) -> Result<(), DbErr> {
-        self.reader.pool.ping().await
+        let Some(primary) = &self.reader.limit.primary else {
+            return self.reader.pool.ping().await;
+        };
+        let query = Statement::from_string(DatabaseBackend::Postgres, "SHOW transaction_read_only");
+        let row = self.reader.query_one_raw(query).await?;
+        if row.is_some_and(|row| row.try_get_by_index::<String>(0).is_ok_and(|text| text == "on")) {
+            primary.give_up_connections();
+            return Err(DbErr::Conn(RuntimeErr::Internal("the database takes no writes".to_owned())));
+        }
+        Ok(())
     }
 
     /// Settings of the server that let it lose what it has acknowledged; on SQLite they are ours.

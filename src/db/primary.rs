@@ -1,0 +1,181 @@
+//! Which PostgreSQL takes our writes: connections to one that does not are refused and given up, and of several hosts the one
+//! that does is found again after a failover.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use sea_orm::sqlx::pool::{PoolConnectionMetadata, PoolOptions};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sea_orm::sqlx::{self, Connection as _, Postgres, Row as _};
+use sea_orm::{DbErr, RuntimeErr};
+
+use crate::config::each_host;
+
+/// What a connection that was given up may take to come to rest before it is closed instead. On a network that swallows packets it
+/// would else be missing from the pool until TCP gives up, which takes a quarter of an hour.
+const REST: Duration = Duration::from_secs(5);
+/// Between two searches.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The hosts of the URL, and what is known of the connections to the one in use.
+#[derive(Debug)]
+pub(super) struct Primary {
+    /// Host and port, in the order of the URL.
+    hosts: Vec<(String, u16)>,
+    /// How long a host may take to say what it is.
+    patience: Duration,
+    /// Connections that were opened earlier are used no more.
+    since: Mutex<Instant>,
+    pool: OnceLock<PgPool>,
+    is_searching: AtomicBool,
+}
+
+impl Primary {
+    /// Returns the URL of the host that takes writes. A URL with one host is not looked at: the pool will.
+    pub(super) async fn find(url: &str, patience: Duration) -> Result<(String, Arc<Self>), DbErr> {
+        let mut urls = each_host(url);
+        let options: Result<Vec<PgConnectOptions>, _> = urls.iter().map(|url| url.parse()).collect();
+        let options = options.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
+        let primary = Arc::new(Self {
+            hosts: options.iter().map(|options| (options.get_host().to_owned(), options.get_port())).collect(),
+            patience,
+            since: Mutex::new(Instant::now()),
+            pool: OnceLock::new(),
+            is_searching: AtomicBool::new(false),
+        });
+        if urls.len() == 1 {
+            return Ok((urls.remove(0), primary));
+        }
+        for (url, options) in urls.into_iter().zip(options) {
+            if primary.takes_writes(&options).await {
+                return Ok((url, primary));
+            }
+        }
+        let none = format!("none of the {} hosts answers and takes writes", primary.hosts.len());
+        Err(DbErr::Conn(RuntimeErr::Internal(none)))
+    }
+
+    /// What the pool does with its connections.
+    pub(super) fn watch(self: &Arc<Self>, options: PoolOptions<Postgres>) -> PoolOptions<Postgres> {
+        options
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    if is_read_only(connection).await? {
+                        return Err(sqlx::Error::Protocol("the database server is read-only: a standby?".to_owned()));
+                    }
+                    Ok(())
+                })
+            })
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    // Returns at once unless somebody did not wait for an answer.
+                    match tokio::time::timeout(REST, connection.flush()).await {
+                        Ok(rested) => rested.map(|()| true),
+                        Err(_) => Err(sqlx::Error::Protocol(format!("still no answer after {REST:?}"))),
+                    }
+                })
+            })
+    }
+
+    /// False for a connection that was opened before a failover.
+    pub(super) fn is_current(&self, connection: &PoolConnectionMetadata) -> bool {
+        Instant::now().checked_sub(connection.age).is_none_or(|opened| opened >= *self.since())
+    }
+
+    /// The pool whose connections these are.
+    pub(super) fn is_used_by(&self, pool: &PgPool) {
+        let _ = self.pool.set(pool.clone());
+    }
+
+    /// An error of a statement may tell that the server is not what it was.
+    pub(super) fn hear(self: &Arc<Self>, error: &DbErr) {
+        let trouble = Trouble::of(error);
+        if trouble == Trouble::Gone {
+            self.give_up_connections();
+        }
+        let is_alone = self.hosts.len() < 2;
+        if trouble == Trouble::None || is_alone || self.is_searching.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let primary = Arc::clone(self);
+        tokio::spawn(async move {
+            primary.search().await;
+            tokio::time::sleep(PAUSE).await;
+            primary.is_searching.store(false, Ordering::SeqCst);
+        });
+    }
+
+    /// The next user of each connection opens another.
+    pub(super) fn give_up_connections(&self) {
+        *self.since() = Instant::now();
+    }
+
+    async fn search(&self) {
+        let Some(pool) = self.pool.get() else { return };
+        let current = pool.connect_options();
+        for (host, port) in &self.hosts {
+            let options = PgConnectOptions::clone(&current).host(host).port(*port);
+            if !self.takes_writes(&options).await {
+                continue;
+            }
+            if (current.get_host(), current.get_port()) != (host.as_str(), *port) {
+                pool.set_connect_options(options);
+                self.give_up_connections();
+                tracing::warn!(host, port, "another database server takes the writes now");
+            }
+            return;
+        }
+        tracing::warn!(hosts = self.hosts.len(), "no host of the database answers and takes writes");
+    }
+
+    async fn takes_writes(&self, options: &PgConnectOptions) -> bool {
+        let asked = async {
+            let mut connection = PgConnection::connect_with(options).await?;
+            let is_read_only = is_read_only(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(!is_read_only)
+        };
+        tokio::time::timeout(self.patience, asked).await.is_ok_and(|answer| answer.unwrap_or(false))
+    }
+
+    fn since(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// True on a standby, and where the role or the database may only read.
+async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let row = sqlx::raw_sql("SHOW transaction_read_only").fetch_one(connection).await?;
+    Ok(row.try_get::<String, _>(0)? == "on")
+}
+
+/// What an error tells about the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing: the statement was wrong.
+    None,
+    /// It did not answer in time, or no connection was free.
+    Silent,
+    /// It ended the connection, or takes no writes any more.
+    Gone,
+}
+
+impl Trouble {
+    fn of(error: &DbErr) -> Self {
+        let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else {
+            return if matches!(error, DbErr::ConnectionAcquire(_)) { Self::Silent } else { Self::None };
+        };
+        let RuntimeErr::SqlxError(error) = error else { return Self::Silent };
+        match &**error {
+            // PostgreSQL's manual, Appendix A: read_only_sql_transaction, admin_shutdown, crash_shutdown, cannot_connect_now.
+            sqlx::Error::Database(error) => match error.code().as_deref() {
+                Some("25006" | "57P01" | "57P02" | "57P03") => Self::Gone,
+                _ => Self::None,
+            },
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Self::Gone,
+            sqlx::Error::PoolTimedOut => Self::Silent,
+            _ => Self::None,
+        }
+    }
+}
