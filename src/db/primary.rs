@@ -9,6 +9,7 @@ use sea_orm::sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sea_orm::sqlx::{self, Connection as _, Postgres, Row as _};
 use sea_orm::{DbErr, RuntimeErr};
+use tokio::sync::Notify;
 
 use crate::config::each_host;
 
@@ -27,6 +28,7 @@ pub(super) struct Primary {
     patience: Duration,
     /// Connections that were opened earlier are used no more.
     since: Mutex<Instant>,
+    given_up: Notify,
     pool: OnceLock<PgPool>,
     is_searching: AtomicBool,
 }
@@ -41,6 +43,7 @@ impl Primary {
             hosts: options.iter().map(|options| (options.get_host().to_owned(), options.get_port())).collect(),
             patience,
             since: Mutex::new(Instant::now()),
+            given_up: Notify::new(),
             pool: OnceLock::new(),
             is_searching: AtomicBool::new(false),
         });
@@ -58,6 +61,7 @@ impl Primary {
 
     /// What the pool does with its connections.
     pub(super) fn watch(self: &Arc<Self>, options: PoolOptions<Postgres>) -> PoolOptions<Postgres> {
+        let primary = Arc::clone(self);
         options
             .after_connect(|connection, _| {
                 Box::pin(async move {
@@ -67,12 +71,18 @@ impl Primary {
                     Ok(())
                 })
             })
-            .after_release(|connection, _| {
+            .after_release(move |connection, known| {
+                let primary = Arc::clone(&primary);
                 Box::pin(async move {
-                    // Returns at once unless somebody did not wait for an answer.
-                    match tokio::time::timeout(REST, connection.flush()).await {
-                        Ok(rested) => rested.map(|()| true),
-                        Err(_) => Err(sqlx::Error::Protocol(format!("still no answer after {REST:?}"))),
+                    if !primary.is_current(&known) {
+                        return Ok(false);
+                    }
+                    // Rests at once unless somebody did not wait for an answer.
+                    tokio::select! {
+                        biased;
+                        rested = connection.flush() => rested.map(|()| true),
+                        () = primary.given_up.notified() => Ok(false),
+                        () = tokio::time::sleep(REST) => Err(sqlx::Error::Protocol(format!("still no answer after {REST:?}"))),
                     }
                 })
             })
@@ -109,6 +119,7 @@ impl Primary {
     /// The next user of each connection opens another.
     pub(super) fn give_up_connections(&self) {
         *self.since() = Instant::now();
+        self.given_up.notify_waiters();
     }
 
     async fn search(&self) {
