@@ -12,6 +12,7 @@ use proofs::postgres::Cluster;
 mod limits;
 mod load;
 mod rounds;
+mod sizes;
 mod stage;
 mod storm;
 mod table;
@@ -41,6 +42,12 @@ enum Mode {
     /// Serve a constant answer with the bare HTTP library: the floor of every request
     #[command(hide = true)]
     Floor { port: u16 },
+    /// Measure what is stored instead: bytes of each table, and what a refresh writes
+    Sizes {
+        /// How many sessions
+        #[arg(long, default_value_t = 100_000)]
+        sessions: i64,
+    },
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
@@ -53,7 +60,13 @@ async fn main() -> Result<()> {
     std::fs::create_dir_all(&directory)?;
     // The user `postgres` passes through here to its own folder.
     std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-    let outcome = measure(&bench, &directory).await;
+    let outcome = match bench.mode {
+        Some(Mode::Sizes { sessions }) => {
+            let cluster = Cluster::start(&directory.join("postgres"), "shared_buffers = 128MB\nmax_wal_size = 4GB")?;
+            sizes::run(sessions, &directory, &cluster).await
+        }
+        _ => measure(&bench, &directory).await,
+    };
     std::fs::remove_dir_all(&directory)?;
     outcome
 }
