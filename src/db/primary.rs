@@ -166,9 +166,10 @@ async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error
 enum Trouble {
     /// Nothing: the statement was wrong.
     None,
-    /// It did not answer in time, or no connection was free.
+    /// It did not answer in time, ended this connection, or no connection was free. Others may be fine, and opening all of them anew
+    /// is dear on a busy machine.
     Silent,
-    /// It ended the connection, or takes no writes any more.
+    /// It has crashed, or takes no writes any more.
     Gone,
 }
 
@@ -179,13 +180,15 @@ impl Trouble {
         };
         let RuntimeErr::SqlxError(error) = error else { return Self::Silent };
         match &**error {
-            // PostgreSQL's manual, Appendix A: read_only_sql_transaction, admin_shutdown, crash_shutdown, cannot_connect_now.
+            // PostgreSQL's manual, Appendix A: read_only_sql_transaction, crash_shutdown; admin_shutdown, cannot_connect_now.
             sqlx::Error::Database(error) => match error.code().as_deref() {
-                Some("25006" | "57P01" | "57P02" | "57P03") => Self::Gone,
+                Some("25006" | "57P02") => Self::Gone,
+                Some("57P01" | "57P03") => Self::Silent,
                 _ => Self::None,
             },
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Self::Gone,
-            sqlx::Error::PoolTimedOut => Self::Silent,
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => {
+                Self::Silent
+            }
             _ => Self::None,
         }
     }
