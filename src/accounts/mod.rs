@@ -28,6 +28,7 @@ mod store;
 pub use access::Caller;
 pub use email::{Claimed, Email, Error as EmailError};
 pub use manage::Management;
+pub use memory::{Need, need as memory_for_hashes};
 pub use password::{Error as HashError, Hasher};
 pub use user::Model as User;
 

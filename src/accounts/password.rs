@@ -79,10 +79,7 @@ impl Hasher {
     pub fn new(config: &config::Passwords) -> Result<Self, Error> {
         let params = Params::new(config.memory_kib, config.iterations, config.parallelism, Some(HASH_LENGTH))
             .map_err(|error| Error::Failed(error.to_string()))?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let concurrency =
-            memory::places(config.max_concurrent, cores, u64::from(config.memory_kib) << 10, memory::limit())
-                .map_err(Error::Memory)?;
+        let concurrency = memory::need(config).map_err(Error::Memory)?.places;
         let nobody = encode(&params, &random::bytes::<SALT_LENGTH>()?, &random::bytes::<HASH_LENGTH>()?);
         Ok(Self {
             params,

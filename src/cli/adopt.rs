@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Error, bar, clock_of, connect, say};
+use super::{Error, clock_of, connect, progress, say};
 use crate::adopt::{self, Choices, Counts};
 use crate::clock::Clock as _;
 use crate::config::Config;
@@ -30,7 +30,7 @@ impl Adopt {
         let choices = self.conflicts.as_deref().map_or(Ok(Choices::default()), Choices::read)?;
         let db = connect(&config).await?;
         let clock = clock_of(&db).await?;
-        let bar = bar();
+        let bar = progress::bar();
         let progress = |doing: &str, done: i64, of: i64| {
             bar.set_message(doing.to_owned());
             bar.set_length(of.unsigned_abs());

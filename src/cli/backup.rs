@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Error, bar, clock_of, connect, note};
+use super::{Error, clock_of, connect, note, progress};
 use crate::backup::{self, Taken};
 use crate::clock::Clock as _;
 use crate::config::Config;
@@ -31,7 +31,7 @@ impl Backup {
             return Err(Error::Input(format!("{} is there already; say --force to overwrite it", self.file.display())));
         }
         let db = connect(config).await?;
-        let taken = if is_pipe { take(&db, std::io::stdout().lock()).await? } else { self.to_file(&db).await? };
+        let taken = if is_pipe { take(&db, std::io::stdout()).await? } else { self.to_file(&db).await? };
         db.close().await;
         for table in &taken.left_out {
             note(&format!("not in the backup: the table {table}, which is not ours"));
@@ -62,16 +62,16 @@ impl Backup {
     }
 }
 
-async fn take(db: &Db, sink: impl std::io::Write) -> Result<Taken, Error> {
-    let bar = bar();
-    let progress = |table: &str, done: u64, of: u64| {
+async fn take(db: &Db, sink: impl std::io::Write + Send) -> Result<Taken, Error> {
+    let bar = progress::bar();
+    let show = |table: &str, done: u64, of: u64| {
         bar.set_message(table.to_owned());
         bar.set_length(of);
         bar.set_position(done);
     };
     let mut sink = BufWriter::with_capacity(1 << 16, sink);
     let now = clock_of(db).await?.now();
-    let taken = backup::take(db, &mut sink, now, &progress).await;
+    let taken = backup::take(db, &mut sink, now, &show).await;
     bar.finish_and_clear();
     let taken = taken?;
     sink.flush().map_err(backup::Error::from)?;

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use uuid::Uuid;
 
-use super::{Error, clock_of, connect, say};
+use super::{Error, clock_of, connect, progress, say};
 use crate::audit::Trail;
 use crate::clock::Clock as _;
 use crate::config::Config;
@@ -17,10 +17,12 @@ pub(super) async fn run(config: &Config) -> Result<(), Error> {
     migration::require_current(db.writer()).await?;
     let clock = clock_of(&db).await?;
     let retention = TimeDelta::days(config.cleanup.retention_days);
+    let bar = progress::spinner();
     let (mut deleted, mut cursor) = (0, Uuid::nil());
     let is_done = loop {
         let swept = sessions::sweep(&db, retention, cursor, clock.now()).await?;
         deleted += swept.deleted;
+        bar.set_message(format!("deleted {deleted} session(s)"));
         cursor = swept.next;
         if swept.is_taken || cursor.is_nil() {
             break !swept.is_taken;
@@ -35,7 +37,9 @@ pub(super) async fn run(config: &Config) -> Result<(), Error> {
             break;
         }
         (events, budgets) = (events + swept.0, budgets + swept.1);
+        bar.set_message(format!("deleted {events} audit event(s), {budgets} budget(s)"));
     }
+    bar.finish_and_clear();
     say(&format!(
         "deleted {deleted} session(s), {events} audit event(s), {budgets} budget(s){}",
         if is_done { "" } else { "; another process is sweeping and goes on" }

@@ -15,7 +15,7 @@ pub(super) enum Settings {
 }
 
 impl Settings {
-    pub(super) fn run(self, config: &Config) {
+    pub(super) fn run(&self, config: &Config) {
         match self {
             Self::Check => say("the configuration is valid"),
             Self::Show => say(config.show().trim_end()),

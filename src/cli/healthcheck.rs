@@ -1,24 +1,17 @@
 //! `authservice healthcheck`: what a container's health check and a deployment's test ask, in an image that has no curl.
 
-use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::pin::Pin;
 use std::time::Duration;
 
 use clap::Args;
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use url::{Host, Url};
+use url::Url;
 
+use super::http::{self, Answer};
 use super::{Error, say};
 use crate::config::{Config, Server};
 
-/// An answer that is longer is not one of this server.
-const MAX_ANSWER: usize = 1024 * 1024;
 /// What every metadata path begins with (RFC 8615).
 const WELL_KNOWN: &str = "/.well-known/";
 
@@ -28,7 +21,7 @@ pub(super) struct Healthcheck {
     /// Ask whether the process answers, not whether it is ready for requests
     #[arg(long, conflicts_with = "url")]
     live: bool,
-    /// Ask for this discovery document instead: it must name the issuer, and its JWK Set must hold a key. Plain http only
+    /// Ask for this discovery document instead: it must name the issuer, and its JWK Set must hold a key
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
     /// The issuer that the document must name, when it is not the one of this configuration
@@ -73,7 +66,7 @@ fn own(server: &Server, probe: &str) -> Result<Url, Error> {
 }
 
 async fn probe(url: &Url, name: &str) -> Result<String, Error> {
-    let (status, body) = get(url).await?;
+    let Answer { status, body, .. } = get(url).await?;
     if status == StatusCode::OK {
         return Ok(name.to_owned());
     }
@@ -119,50 +112,18 @@ fn beside(url: &Url, issuer: &str, jwks_uri: &str) -> Option<Url> {
 }
 
 async fn json(url: &Url) -> Result<Value, Error> {
-    let (status, body) = get(url).await?;
+    let Answer { status, body, .. } = get(url).await?;
     if status != StatusCode::OK {
         return Err(Error::Unhealthy(format!("{url} answered {}", status.as_u16())));
     }
     serde_json::from_slice(&body).map_err(|_| Error::Unhealthy(format!("{url} answered something that is not JSON")))
 }
 
-/// One GET on a connection of its own. Follows no redirect and asks no proxy.
-async fn get(url: &Url) -> Result<(StatusCode, Vec<u8>), Error> {
-    if url.scheme() != "http" {
-        return Err(Error::Input(format!(
-            "{url}: only http is spoken here; name the server itself, not its public address"
-        )));
-    }
-    exchange(url).await.map_err(|error| Error::Unhealthy(format!("{url}: {error}")))
-}
-
-async fn exchange(url: &Url) -> Result<(StatusCode, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
-    let host = match url.host() {
-        Some(Host::Domain(name)) => name.to_owned(),
-        Some(Host::Ipv4(address)) => address.to_string(),
-        Some(Host::Ipv6(address)) => address.to_string(),
-        None => return Err("the URL has no host".into()),
-    };
-    let stream = TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = Request::get(&url[url::Position::BeforePath..url::Position::AfterQuery])
-        .header(header::HOST, &url[url::Position::BeforeHost..url::Position::AfterPort])
-        .header(header::USER_AGENT, concat!("authservice/", env!("CARGO_PKG_VERSION")))
-        .body(String::new())?;
-    let response = sender.send_request(request).await?;
-    Ok((response.status(), read(response.into_body()).await?))
-}
-
-async fn read(mut body: Incoming) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        bytes.extend(frame?.into_data().unwrap_or_default());
-        if bytes.len() > MAX_ANSWER {
-            return Err("the answer is too long".into());
-        }
-    }
-    Ok(bytes)
+async fn get(url: &Url) -> Result<Answer, Error> {
+    http::get(url).await.map_err(|error| match error {
+        http::Error::Scheme => Error::Input(format!("{url}: {error}")),
+        http::Error::Failed(_) => Error::Unhealthy(format!("{url}: {error}")),
+    })
 }
 
 #[cfg(test)]

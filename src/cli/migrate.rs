@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Error, connect, say};
+use super::{Error, connect, progress, say};
 use crate::config::Config;
 
 /// Apply or list migrations of the database
@@ -19,7 +19,11 @@ impl Migrate {
         let db = connect(config).await?;
         match self {
             Self::Up => {
-                let applied = migration::up(db.writer()).await?;
+                let bar = progress::spinner();
+                bar.set_message("applying migrations");
+                let applied = migration::up(db.writer()).await;
+                bar.finish_and_clear();
+                let applied = applied?;
                 for name in &applied {
                     say(&format!("applied {name}"));
                 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::DatabaseClock;
 use crate::config::{Config, Faults};
@@ -19,10 +19,15 @@ mod after_restore;
 mod audit;
 mod backup;
 mod cleanup;
+mod completions;
 mod config;
+mod doctor;
 mod healthcheck;
+mod http;
 mod keys;
+mod man;
 mod migrate;
+mod progress;
 mod restore;
 mod serve;
 mod text;
@@ -80,14 +85,31 @@ enum Command {
     AfterRestore(after_restore::AfterRestore),
     /// Ask a server how it is: exit 0 when it is well, 1 when it is not
     Healthcheck(healthcheck::Healthcheck),
+    /// Examine the configuration, the database, the keys and this machine, and say what to do; changes nothing
+    Doctor(doctor::Doctor),
+    /// Print completions for a shell
+    Completions(completions::Completions),
+    /// Print or write manual pages
+    Man(man::Man),
 }
+
+/// How long a command that a signal ends may take to let go of what it holds.
+const GIVING_UP: Duration = Duration::from_millis(500);
 
 /// Why a command ended without doing what was asked. Exit codes are those of sysexits(3), and 1 for what a check found.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// 1: the server that was asked is not well.
+    /// 1: the server that was asked is not well, or `doctor` found a fault.
     #[error("{0}")]
     Unhealthy(String),
+    /// 128 and the number of the signal, as a shell says it of a process that a signal has ended.
+    #[error("ended by {name}; a transaction that was open is undone")]
+    Signal {
+        /// Its name.
+        name: &'static str,
+        /// Its number.
+        number: u8,
+    },
     /// 78: an operator must change the configuration, the keys or the database.
     #[error("{0}")]
     Configuration(String),
@@ -109,6 +131,7 @@ impl Error {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Unhealthy(_) => 1,
+            Self::Signal { number, .. } => 128 + number,
             Self::Input(_) => 65,
             Self::Unavailable(_) => 69,
             Self::Internal(_) => 70,
@@ -249,42 +272,85 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<(), Error> {
+    // What only prints the command line needs no configuration.
+    match &cli.command {
+        Command::Completions(completions) => {
+            completions.run();
+            return Ok(());
+        }
+        Command::Man(man) => return man.run(),
+        _ => {}
+    }
+    let config = load(cli.config.as_deref());
+    let config = match (config, &cli.command) {
+        (Ok(config), Command::Config { command }) => {
+            command.run(&config);
+            return Ok(());
+        }
+        (Err(faults), Command::Doctor(doctor)) => return doctor.report_faults(&faults),
+        (config, _) => config?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Unavailable(error.to_string()))?;
+    if let Command::Serve(serve) = cli.command {
+        return runtime.block_on(serve.run(config));
+    }
+    let done = runtime.block_on(unless_signalled(act(cli.command, config)));
+    // A thread that waits at a prompt, or for a database, ends with the process.
+    runtime.shutdown_background();
+    done
+}
+
+fn load(file: Option<&Path>) -> Result<Config, Faults> {
     let mut environment = BTreeMap::new();
     for (name, text) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
         match text.into_string() {
             Ok(text) => drop(environment.insert(name, text)),
             Err(_) if name.starts_with("AUTHSERVICE__") => {
-                return Err(Error::Configuration(format!("{name}: is not Unicode")));
+                return Err(Faults(vec![format!("{name}: is not Unicode")]));
             }
             Err(_) => {}
         }
     }
-    let config = Config::load(cli.config.as_deref(), &environment)?;
-    if let Command::Config { command } = cli.command {
-        command.run(&config);
-        return Ok(());
+    Config::load(file, &environment)
+}
+
+/// The commands that end by themselves.
+async fn act(command: Command, config: Config) -> Result<(), Error> {
+    match command {
+        Command::Migrate { command } => command.run(&config).await,
+        Command::Keys { command } => command.run(&config).await,
+        Command::Users { command } => command.run(&config).await,
+        Command::Audit { command } => command.run(&config).await,
+        Command::Adopt(adopt) => adopt.run(config).await,
+        Command::Cleanup => cleanup::run(&config).await,
+        Command::Backup(backup) => backup.run(&config).await,
+        Command::Restore(restore) => restore.run(&config).await,
+        Command::AfterRestore(after_restore) => after_restore.run(&config).await,
+        Command::Healthcheck(healthcheck) => healthcheck.run(&config).await,
+        Command::Doctor(doctor) => doctor.run(&config).await,
+        Command::Serve(_) | Command::Config { .. } | Command::Completions(_) | Command::Man(_) => Ok(()),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::Unavailable(error.to_string()))?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Serve(serve) => serve.run(config).await,
-            Command::Migrate { command } => command.run(&config).await,
-            Command::Keys { command } => command.run(&config).await,
-            Command::Users { command } => command.run(&config).await,
-            Command::Audit { command } => command.run(&config).await,
-            Command::Adopt(adopt) => adopt.run(config).await,
-            Command::Cleanup => cleanup::run(&config).await,
-            Command::Backup(backup) => backup.run(&config).await,
-            Command::Restore(restore) => restore.run(&config).await,
-            Command::AfterRestore(after_restore) => after_restore.run(&config).await,
-            Command::Healthcheck(healthcheck) => healthcheck.run(&config).await,
-            Command::Config { .. } => Ok(()),
-        }
-    })
+}
+
+/// Ends the work when SIGTERM or SIGINT comes. As process 1 of a container the default action of a signal is none, so that who only
+/// waits for it would be killed later. The work is a task of its own: it may block its thread at a prompt.
+async fn unless_signalled(work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Result<(), Error> {
+    let hear = |kind| signal(kind).map_err(|error| Error::Internal(error.to_string()));
+    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+    let mut work = tokio::spawn(work);
+    let (name, number) = tokio::select! {
+        done = &mut work => return done.map_err(|error| Error::Internal(error.to_string()))?,
+        _ = terminate.recv() => ("SIGTERM", 15),
+        _ = interrupt.recv() => ("SIGINT", 2),
+    };
+    work.abort();
+    // What is open is closed in the orderly way as far as that is quick.
+    let _ = tokio::time::timeout(GIVING_UP, work).await;
+    Err(Error::Signal { name, number })
 }
 
 /// Writes a line to standard output; a closed pipe is nobody's fault.
@@ -295,12 +361,6 @@ fn say(line: &str) {
 /// Writes a line for the person at the terminal, not for whoever reads the output.
 fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Shows at a terminal what is being done and how far it is.
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}");
-    ProgressBar::new(0).with_style(style.unwrap_or(ProgressStyle::default_bar()))
 }
 
 /// Ever longer pauses before a database that did not answer is asked again, at random, so that replicas do not ask in step.

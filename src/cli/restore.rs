@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Error, bar, clock_of, connect, note, say};
+use super::{Error, clock_of, connect, note, progress, say};
 use crate::backup;
 use crate::clock::Clock as _;
 use crate::config::Config;
@@ -25,8 +25,8 @@ pub(super) struct Restore {
 
 impl Restore {
     pub(super) async fn run(self, config: &Config) -> Result<(), Error> {
-        let source: Box<dyn BufRead> = if self.file.as_os_str() == "-" {
-            Box::new(std::io::stdin().lock())
+        let source: Box<dyn BufRead + Send> = if self.file.as_os_str() == "-" {
+            Box::new(BufReader::with_capacity(1 << 16, std::io::stdin()))
         } else {
             let opened = std::fs::File::open(&self.file);
             let file = opened.map_err(|error| Error::Input(format!("{}: {error}", self.file.display())))?;
@@ -34,13 +34,13 @@ impl Restore {
         };
         let db = connect(config).await?;
         let now = clock_of(&db).await?.now();
-        let bar = bar();
-        let progress = |table: &str, done: u64, of: u64| {
+        let bar = progress::bar();
+        let show = |table: &str, done: u64, of: u64| {
             bar.set_message(table.to_owned());
             bar.set_length(of);
             bar.set_position(done);
         };
-        let restored = backup::restore(&db, source, self.replace, now, &progress).await;
+        let restored = backup::restore(&db, source, self.replace, now, &show).await;
         bar.finish_and_clear();
         let restored = restored?;
         db.close().await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -59,6 +60,7 @@ impl Serve {
 
         if started.is_none() {
             tracing::info!(address = %address, "listening, not ready yet");
+            tell_systemd(&[NotifyState::Status("waiting for the database")]);
             started = tokio::select! {
                 started = starting => Some(started?),
                 () = signals.any() => None,
@@ -68,8 +70,10 @@ impl Serve {
             routes::open(&front, app);
             jobs::start(app, clock, &front);
             tracing::info!(address = %address, issuer = app.config.server.issuer(), "listening");
+            tell_systemd(&[NotifyState::Ready, NotifyState::Status("ready")]);
             signals.wait(app, &front).await;
         }
+        tell_systemd(&[NotifyState::Stopping, NotifyState::Status("finishing requests in flight")]);
         let _ = stop.send(true);
         serving.await.map_err(|error| Error::Internal(error.to_string()))?;
         if let Some((app, _)) = started {
@@ -128,6 +132,13 @@ impl Serve {
         let app = App::new(config.clone(), db, Arc::clone(&clock) as _).await?;
         app.sessions.stamp(app.clock.now()).await?;
         Ok((app, clock))
+    }
+}
+
+/// Says how far the server is when systemd asks for it (`sd_notify(3)`, `Type=notify`); nothing otherwise.
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(error = %error, "systemd was not told");
     }
 }
 

@@ -70,7 +70,10 @@ fn database(draft: &mut Draft, environment: &BTreeMap<String, String>) {
         (Some(password), _) => Some(password),
         (None, None) => None,
         (None, Some((name, file))) => match std::fs::read_to_string(file) {
-            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Ok(text) => {
+                draft.secret_files.push(file.into());
+                Some(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
             Err(fault) => {
                 return draft.faults.push(format!("database.url ({name}): the file cannot be read: {fault}"));
             }

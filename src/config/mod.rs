@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
@@ -50,6 +50,9 @@ pub struct Config {
     /// What [`Config::show`] prints.
     #[serde(skip)]
     shown: String,
+    /// Files that secrets were read from.
+    #[serde(skip)]
+    secret_files: Vec<PathBuf>,
 }
 
 /// Everything that is wrong with a configuration, a line each. The process exits with 78 (`EX_CONFIG`).
@@ -78,11 +81,19 @@ impl Config {
             return Err(Faults(draft.faults));
         }
         let shown = draft.show();
+        let secret_files = std::mem::take(&mut draft.secret_files);
         let mut config: Self = Value::Table(draft.values)
             .try_into()
             .map_err(|fault: toml::de::Error| Faults(vec![fault.message().to_owned()]))?;
         config.shown = shown;
+        config.secret_files = secret_files;
         Ok(config)
+    }
+
+    /// The files that secrets were read from: those of `*_FILE`, and a configuration file that holds one.
+    #[must_use]
+    pub fn secret_files(&self) -> &[PathBuf] {
+        &self.secret_files
     }
 
     /// The effective settings as TOML, each with its source; secrets are masked.
@@ -97,13 +108,14 @@ struct Draft {
     values: Table,
     /// Where a setting that is not the default came from, by `section.key`.
     sources: BTreeMap<String, String>,
+    secret_files: Vec<PathBuf>,
     faults: Vec<String>,
 }
 
 impl Draft {
     fn new() -> Self {
         let values = DEFAULTS.parse().expect("the embedded defaults are TOML");
-        Self { values, sources: BTreeMap::new(), faults: Vec::new() }
+        Self { values, sources: BTreeMap::new(), secret_files: Vec::new(), faults: Vec::new() }
     }
 
     /// The value of `section.key`, which must exist.
@@ -156,6 +168,7 @@ impl Draft {
 
     /// Sets from the content of a file, without its last line break.
     fn set_file(&mut self, path: &str, file: &str, source: &str) {
+        self.secret_files.push(file.into());
         match std::fs::read_to_string(file) {
             // Not set would mean another database, or a new key beside the one that was meant.
             Ok(text) if text.trim().is_empty() && path != "keys.previous_encryption_key" => {
@@ -187,6 +200,9 @@ impl Draft {
             };
             for (key, value) in content {
                 let path = format!("{section}.{key}");
+                if SECRETS.contains(&path.as_str()) && value.as_str().is_some_and(|text| !text.starts_with("sqlite:")) {
+                    self.secret_files.push(source.clone().into());
+                }
                 if self.has(&path) {
                     self.set(&path, value.clone(), &source);
                 } else {
@@ -260,6 +276,14 @@ impl Database {
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
         self.url.expose_secret().starts_with("sqlite:")
+    }
+
+    /// The `SQLite` file; `None` on PostgreSQL.
+    #[must_use]
+    pub fn sqlite_file(&self) -> Option<PathBuf> {
+        let path = self.url.expose_secret().strip_prefix("sqlite:")?.trim_start_matches("//");
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        Some(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into())
     }
 }
 

@@ -78,6 +78,16 @@ impl Db {
         Ok(epoch)
     }
 
+    /// As [`Db::is_known`], and leaves no trace: for whoever examines a database. `None` while no server has used it.
+    pub async fn looks_known(&self) -> Result<Option<bool>, DbErr> {
+        let seen = self.stamp.as_ref().map(Stamp::read).transpose()?;
+        let Some(row) = read(self.reader()).await? else { return Ok(None) };
+        Ok(Some(match seen {
+            Some(seen) => row.is_no_older(seen.as_ref()),
+            None => is_same_server(&row.identity, &server(self.reader()).await?),
+        }))
+    }
+
     async fn is_known_server(&self) -> Result<bool, DbErr> {
         let current = server(self.reader()).await?;
         let row = read(self.reader()).await?;
@@ -92,7 +102,7 @@ impl Db {
         let Some(row) = read(self.reader()).await? else {
             return Ok(false);
         };
-        if !seen.is_some_and(|(identity, count)| identity == row.identity && count <= row.stamp) {
+        if !row.is_no_older(seen.as_ref()) {
             return Ok(false);
         }
         let rows = self.write(statement(self.reader(), SQL, [row.identity.as_str().into()])).await?;
@@ -107,6 +117,13 @@ struct Row {
     epoch: i64,
     identity: String,
     stamp: i64,
+}
+
+impl Row {
+    /// The file beside the database has not seen a later state of it, nor another database.
+    fn is_no_older(&self, seen: Option<&(String, i64)>) -> bool {
+        seen.is_some_and(|(identity, count)| *identity == self.identity && *count <= self.stamp)
+    }
 }
 
 impl TryFrom<QueryResult> for Row {

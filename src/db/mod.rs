@@ -18,11 +18,13 @@ use secrecy::ExposeSecret as _;
 use crate::clock::{self, DatabaseClock};
 use crate::config;
 
+mod examine;
 mod group;
 mod identity;
 mod limited;
 mod primary;
 
+pub use examine::{Facts, wal_of};
 pub use identity::{forget_identity, restore_detected};
 pub use limited::Reader;
 

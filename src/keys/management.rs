@@ -10,7 +10,7 @@ use super::plan::{Fitness, Remedy, Schedule, State};
 use super::ring::Private;
 use super::seal::SealedBy;
 use super::succession::{Succession, Successor, is_live, newest, of};
-use super::{Error, Purpose, directory, store};
+use super::{Error, Purpose, directory, open, store};
 use crate::audit::{Actor, Event};
 use crate::config::{self, Config};
 use crate::db::Db;
@@ -111,6 +111,33 @@ impl Management {
             Ok(Listed { key, state, is_usable, sealed_by: sealed_by.unwrap_or(SealedBy::Unknown) })
         };
         store::keys(self.succession.db.reader()).await?.into_iter().map(listed).collect()
+    }
+
+    /// Errors as the next start of a server would, and changes nothing; says which key would be imported.
+    pub async fn require_startable(&self, now: DateTime<Utc>) -> Result<Option<String>, Error> {
+        let rows = store::keys(self.succession.db.reader()).await?;
+        let found = directory::pem_files(&self.config).map_err(Error::Faults)?;
+        let known = rows.iter().map(|row| row.kid.clone()).collect();
+        let imported =
+            open::missing_key(known, found, self.config.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
+        let live: Vec<Model> = rows.into_iter().filter(|row| is_live(row, now)).collect();
+        if self.succession.encryption_keys.is_none() && !live.is_empty() {
+            return Err(Error::Faults(vec![open::nothing_opens(&self.config)]));
+        }
+        self.succession.require_own(&live)?;
+        Ok(imported.map(|key| key.kid()).transpose()?)
+    }
+
+    /// From when on the successor of this key signs; `None` when keys are not succeeded by themselves.
+    #[must_use]
+    pub fn successor_at(&self, key: &Model) -> Option<DateTime<Utc>> {
+        self.succession.schedule.succession(key.signing_at).map(|(_, signing_at)| signing_at)
+    }
+
+    /// True when there is a key-encryption key.
+    #[must_use]
+    pub fn has_encryption_key(&self) -> bool {
+        self.succession.encryption_keys.is_some()
     }
 
     /// Announces a successor of the newest key, or lets one sign at once.

@@ -25,12 +25,7 @@ impl Keyring {
         let encryption_keys = match directory::encryption_keys_of(&config.keys)? {
             Some(keys) => keys,
             None if rows.is_empty() => directory::make_encryption_keys(&config.keys)?,
-            None => {
-                return Err(Error::Faults(vec![Fault(format!(
-                    "the database holds sealed keys, and there is no key to open them: set keys.encryption_key or restore {}",
-                    config.keys.directory.join("encryption.key").display()
-                ))]));
-            }
+            None => return Err(Error::Faults(vec![nothing_opens(&config.keys)])),
         };
         let adoption = store::adoption(db.reader()).await?;
         let encryption_keys = Some(encryption_keys);
@@ -129,8 +124,15 @@ pub fn imported_kid(config: &config::Keys) -> Result<Option<String>, Error> {
     Ok(key.map(|key| key.kid()).transpose()?)
 }
 
+pub(super) fn nothing_opens(config: &config::Keys) -> Fault {
+    Fault(format!(
+        "the database holds sealed keys, and there is no key to open them: set keys.encryption_key or restore {}",
+        config.directory.join("encryption.key").display()
+    ))
+}
+
 /// The one private key that the ring has never had. Every public key must belong to a key of the ring or to that one.
-fn missing_key(
+pub(super) fn missing_key(
     mut known: Vec<String>,
     found: directory::Found,
     algorithm: Algorithm,

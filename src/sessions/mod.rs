@@ -22,6 +22,7 @@ mod sweep;
 
 pub use end::{end_all, end_everybody};
 pub use open::Opened;
+pub use outage::{Uptime, uptime};
 pub use sweep::{Swept, sweep};
 
 /// Why a session cannot go on. `Dead`, `Expired`, `Reused` and `FromTheFuture` are final; the client signs in again.

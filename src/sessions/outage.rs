@@ -8,6 +8,22 @@ use sea_orm::DbErr;
 
 use super::Sessions;
 use super::store::{self, Family, ServiceClock};
+use crate::db::Db;
+
+/// What is known of the times at which the service was up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uptime {
+    /// When a server last said that it is up.
+    pub seen_at: DateTime<Utc>,
+    /// The last outage: from when to when.
+    pub outage: Option<(DateTime<Utc>, DateTime<Utc>)>,
+}
+
+/// Reads it, and stamps nothing; `None` before the first start.
+pub async fn uptime(db: &Db) -> Result<Option<Uptime>, DbErr> {
+    let read = store::service_clock(db.reader()).await?;
+    Ok(read.map(|read| Uptime { seen_at: read.seen_at, outage: read.down_from.zip(read.recovered_at) }))
+}
 
 impl Sessions {
     pub(super) fn retry_window(&self) -> TimeDelta {

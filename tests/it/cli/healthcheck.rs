@@ -4,6 +4,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::ssl::{SslAcceptor, SslMethod};
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509NameBuilder};
+
 use super::{Operator, Server, free_port};
 use crate::support::Engine;
 
@@ -32,6 +41,48 @@ fn stand_in(answer: impl Into<String>) -> String {
 
 fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// An issuer behind TLS with one key, and its certificate, which is good for so many days.
+pub(super) fn tls_stand_in(days: u32) -> (String, String) {
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    let certificate = certificate(&key, days);
+    let mut acceptor = SslAcceptor::mozilla_intermediate(SslMethod::tls_server()).unwrap();
+    acceptor.set_private_key(&key).unwrap();
+    acceptor.set_certificate(&certificate).unwrap();
+    let acceptor = acceptor.build();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let body = format!(r#"{{"issuer":"{base}","jwks_uri":"{base}/jwks","keys":[{{"kid":"one"}}]}}"#);
+    let pem = String::from_utf8(certificate.to_pem().unwrap()).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Who does not trust the certificate hangs up.
+            let Ok(mut stream) = acceptor.accept(stream.unwrap()) else { continue };
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(ok(&body).as_bytes());
+            let _ = stream.shutdown();
+        }
+    });
+    (base, pem)
+}
+
+fn certificate(key: &PKey<Private>, days: u32) -> X509 {
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "localhost").unwrap();
+    let name = name.build();
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_serial_number(&BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap()).unwrap();
+    builder.set_subject_name(&name).unwrap();
+    builder.set_issuer_name(&name).unwrap();
+    builder.set_pubkey(key).unwrap();
+    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::days_from_now(days).unwrap()).unwrap();
+    let names = SubjectAlternativeName::new().dns("localhost").build(&builder.x509v3_context(None, None)).unwrap();
+    builder.append_extension(names).unwrap();
+    builder.sign(key, MessageDigest::sha256()).unwrap();
+    builder.build()
 }
 
 #[tokio::test]
@@ -125,6 +176,20 @@ fn whatever_else_a_server_answers_is_not_well() {
 }
 
 #[test]
+fn a_certificate_counts_only_when_this_machine_trusts_it() {
+    let operator = Operator::new();
+    let (base, certificate) = tls_stand_in(30);
+    operator.write("certificate.pem", &certificate);
+    let arguments = ["healthcheck", "--url", &format!("{base}{DOCUMENT}"), "--issuer", &base];
+
+    let stranger = operator.run(&arguments).exits(1);
+    assert!(stranger.stderr.contains("certificate"), "{stranger:?}");
+
+    let operator = operator.with("SSL_CERT_FILE", "certificate.pem");
+    assert_eq!(operator.run(&arguments).exits(0).printed(), format!("issuer {base}, 1 key(s)\n"));
+}
+
+#[test]
 fn a_server_that_says_nothing_is_not_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let operator = Operator::new().with("SERVICE_PORT", listener.local_addr().unwrap().port().to_string());
@@ -138,9 +203,8 @@ fn a_server_that_says_nothing_is_not_waited_for() {
 #[test]
 fn what_cannot_be_asked_is_said() {
     let operator = Operator::new();
-    let tls =
-        operator.run(&["healthcheck", "--url", "https://auth.example/.well-known/openid-configuration"]).exits(65);
-    assert!(tls.stderr.contains("only http"), "{tls:?}");
+    let ftp = operator.run(&["healthcheck", "--url", "ftp://auth.example/.well-known/openid-configuration"]).exits(65);
+    assert!(ftp.stderr.contains("must be an http or https URL"), "{ftp:?}");
     for arguments in [&["--issuer", "https://auth.example"][..], &["--url", "svc"], &["--live", "--url", "http://svc/"]]
     {
         operator.run(&[&["healthcheck"], arguments].concat()).exits(2);

@@ -18,15 +18,19 @@ mod after_restore;
 mod audit;
 mod backup;
 mod cleanup;
+mod completions;
 mod config;
+mod doctor;
 mod healthcheck;
 mod keys;
 mod migrate;
 mod process;
 mod restore;
 mod serve;
+mod signals;
 mod sources;
 mod stop;
+mod systemd;
 mod users;
 
 pub(crate) use process::Server;
@@ -247,6 +251,9 @@ fn every_command_explains_itself_whatever_the_environment() {
         &["restore"],
         &["after-restore"],
         &["healthcheck"],
+        &["doctor"],
+        &["completions"],
+        &["man"],
     ];
     for command in commands {
         let help = operator.run(&[command, &["--help"]].concat()).exits(0);
