@@ -22,7 +22,9 @@ impl Man {
                 .map_err(|error| Error::Input(format!("{}: {error}", directory.display())));
         }
         let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|error| Error::Internal(error.to_string()))?;
+        clap_mangen::Man::new(Cli::command().disable_help_subcommand(true))
+            .render(&mut page)
+            .map_err(|error| Error::Internal(error.to_string()))?;
         // A closed pipe is nobody's fault.
         let _ = std::io::stdout().write_all(&page);
         Ok(())

@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use secrecy::ExposeSecret as _;
+use url::Url;
 
 use super::{Checked, Patient, Verdict, fail, ok, skip, warn};
 use crate::clock::{self, Clock as _, DatabaseClock};
+use crate::config;
 use crate::db::{Db, wal_of};
 use crate::sessions;
 
@@ -19,6 +22,7 @@ const LONG_WAL: u64 = 256 << 20;
 
 pub(super) async fn connect(patient: &mut Patient<'_>) -> Checked {
     let config = &patient.config.database;
+    reach(config).await?;
     let connected = match Db::connect_to_examine(config).await {
         Ok(Some(db)) => db.facts().await.map(|facts| (db, facts)),
         Ok(None) => {
@@ -33,6 +37,17 @@ pub(super) async fn connect(patient: &mut Patient<'_>) -> Checked {
     Ok(ok(message))
 }
 
+/// The pool goes on trying for a while and then says that it did; here it is told why.
+async fn reach(config: &config::Database) -> Result<(), Verdict> {
+    let url = Url::parse(config.url.expose_secret()).ok().filter(|_| !config.is_sqlite());
+    let Some((url, host)) = url.as_ref().and_then(|url| Some((url, url.host_str()?))) else { return Ok(()) };
+    let address = format!("{host}:{}", url.port().unwrap_or(5432));
+    match tokio::net::TcpStream::connect(&address).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unreachable_database(&format!("{address}: {error}"))),
+    }
+}
+
 fn unreachable_database(error: &str) -> Verdict {
     let remedy = if error.contains("unsupported startup parameter") {
         "a pooler stands before PostgreSQL: set database.transaction_pooling"
@@ -40,6 +55,8 @@ fn unreachable_database(error: &str) -> Verdict {
         "a pooler mixes prepared statements up: PgBouncer 1.21 or newer with max_prepared_statements"
     } else if error.contains("password authentication") || error.contains("no pg_hba.conf entry") {
         "correct user and password in the URL, or pg_hba.conf of the server"
+    } else if error.contains("malformed") || error.contains("not a database") {
+        "the file is damaged: stop the server and restore a backup"
     } else if error.contains("too many") || error.contains("remaining connection slots") {
         "every connection is taken: see the check connections"
     } else if error.contains("timed out") || error.contains("no answer") || error.contains("timeout") {

@@ -219,6 +219,7 @@ impl Doctor {
         report.add("previous-key", keys::previous(&patient));
         report.ask("outage", database::outage(&patient)).await;
         report.ask("old-service", database::old_service(&patient)).await;
+        // A restored database is told here, by whoever knows how to see that it is one.
         report.ask("issuer", issuer::issuer(&patient)).await;
         if let Some(db) = patient.db.take() {
             // Its long check may still run; nothing is lost with it.

@@ -11,7 +11,7 @@ fn offered(words: &[&str]) -> Vec<String> {
         eval "$("$BINARY" completions bash)"
         function=$(complete -p authservice | sed 's/.*-F \([^ ]*\).*/\1/')
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE}
-        "$function" authservice "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        "$function" authservice "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" || true
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
     let mut bash = Command::new("bash");
