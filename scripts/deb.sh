@@ -111,10 +111,11 @@ package() {
         cargo install cargo-deb --locked --quiet --version "$CARGO_DEB_VERSION" --root "$tools" --target-dir "$target/cargo-deb" ||
             die "cargo-deb $CARGO_DEB_VERSION cannot be installed: is the crate registry reachable?"
     fi
-    local profile=dev
-    if [[ $scope == release ]]; then profile=release; fi
+    # What is only tried need not be small.
+    local how=(--profile dev --fast)
+    if [[ $scope == release ]]; then how=(--profile release); fi
     rm -f "$root"/target/debian/authservice_*.deb
-    SOURCE_DATE_EPOCH=$(changed) cargo deb --no-build --quiet --locked --strip --no-dbgsym --profile "$profile" --manifest-path "$root/Cargo.toml" \
+    SOURCE_DATE_EPOCH=$(changed) cargo deb --no-build --quiet --locked --strip --no-dbgsym "${how[@]}" --manifest-path "$root/Cargo.toml" \
         --package authservice --output "$root/target/debian/" >/dev/null
     deb=$(echo "$root"/target/debian/authservice_*.deb)
     say "$(basename "$deb"): $(stat --format %s "$deb") bytes, depends on $(dpkg-deb --field "$deb" Depends)"
