@@ -142,7 +142,8 @@ pages_are_clean() {
 
 # --- the package, installed
 
-inside() { chroot "$work/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
+# With how=exec it is the shell itself that becomes the command, so that a signal to it reaches the command.
+inside() { "${how:-command}" chroot "$work/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
 # As the unit starts it: its user, its folder, its variables, no capability.
 as_unit() {
     local variables
@@ -159,10 +160,8 @@ make_root() {
     if [[ ! -s $work/root.tar ]]; then
         say "making a root of Debian $codename"
         mmdebstrap --quiet --variant=minbase --include=adduser,curl,libssl3 --dpkgopt='path-exclude=/usr/share/locale/*' "$codename" \
-            "$work/root.tar" || {
-            rm -f "$work/root.tar"
-            not_run "mmdebstrap cannot make a root of $codename"
-        }
+            "$work/root.part.tar" || not_run "mmdebstrap cannot make a root of $codename"
+        mv "$work/root.part.tar" "$work/root.tar"
     fi
     rm -rf "$work/root"
     mkdir "$work/root"
@@ -188,7 +187,7 @@ stop() {
 }
 
 start() {
-    as_unit "/$(sed -n 's|^ExecStart=/||p' "$unit" | cut -d ' ' -f 1)" serve >"$work/server.log" 2>&1 &
+    how="exec" as_unit "/$(sed -n 's|^ExecStart=/||p' "$unit" | cut -d ' ' -f 1)" serve >"$work/server.log" 2>&1 &
     running=$!
     local attempt
     for attempt in {1..300}; do
