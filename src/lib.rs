@@ -3,6 +3,7 @@
 //! The map, from the ground up; who may use whom is checked by `tests/it/arrows.rs` and explained in `docs/ARCHITECTURE.md`.
 
 // Base: knows nothing above it.
+mod client;
 pub mod clock;
 pub mod config;
 pub mod db;

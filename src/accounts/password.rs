@@ -20,6 +20,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::memory;
 use crate::config;
 use crate::random;
+use crate::telemetry::traces;
 
 const HASH_LENGTH: usize = 32;
 const SALT_LENGTH: usize = 16;
@@ -156,12 +157,13 @@ impl Hasher {
         work: impl FnOnce(&mut Vec<Block>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let permit = self.permit().await?;
+        let (_trace, request) = (traces::span("password hash"), tracing::Span::current());
         let (buffers, usual) = (Arc::clone(&self.buffers), self.params.block_count());
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let lock = || buffers.lock().unwrap_or_else(PoisonError::into_inner);
             let mut buffer = lock().pop().unwrap_or_default();
-            let result = work(&mut buffer);
+            let result = request.in_scope(|| work(&mut buffer));
             // A stored hash with huge parameters must not keep its memory for ever.
             buffer.truncate(usual);
             buffer.shrink_to(usual);
@@ -176,7 +178,8 @@ impl Hasher {
             return Ok(permit);
         }
         let _place = Place::take(&self.waiting, self.queue).ok_or(Error::Busy)?;
-        match tokio::time::timeout(self.timeout, Arc::clone(&self.permits).acquire_owned()).await {
+        let trace = traces::span("password queue");
+        match trace.judge(tokio::time::timeout(self.timeout, Arc::clone(&self.permits).acquire_owned()).await) {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Error::Busy),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
+use tracing::Instrument as _;
 
 use super::password::Verdict;
 use super::{Accounts, Claimed, Error, User, store};
@@ -42,7 +43,7 @@ impl Accounts {
             Err(error) => {
                 // The database is in trouble: nobody waits for it twice.
                 let (limits, now) = (Arc::clone(&self.limits), clock.now());
-                tokio::spawn(async move { limits.give_back(attempt, now).await });
+                tokio::spawn(async move { limits.give_back(attempt, now).await }.in_current_span());
                 return Err(error);
             }
         };

@@ -8,8 +8,8 @@ use hyper::StatusCode;
 use serde_json::Value;
 use url::Url;
 
-use super::http::{self, Answer};
 use super::{Error, say};
+use crate::client::{self, Answer};
 use crate::config::{Config, Server};
 
 /// What every metadata path begins with (RFC 8615).
@@ -78,7 +78,7 @@ async fn probe(url: &Url, name: &str) -> Result<String, Error> {
         .filter_map(|(check, is_fine)| (is_fine == false).then_some(check.as_str()))
         .collect();
     let failed = if failed.is_empty() { String::new() } else { format!(": {} failed", failed.join(", ")) };
-    Err(Error::Unhealthy(format!("not {name}: {url} answered {}{failed}", status.as_u16())))
+    Err(Error::Unhealthy(format!("not {name}: {url} answered {status}{failed}")))
 }
 
 /// Checks a discovery document as a client does (RFC 8414 3.3, OpenID Connect Discovery 4.3), and that there is a key to verify with.
@@ -120,9 +120,9 @@ async fn json(url: &Url) -> Result<Value, Error> {
 }
 
 async fn get(url: &Url) -> Result<Answer, Error> {
-    http::get(url).await.map_err(|error| match error {
-        http::Error::Scheme => Error::Input(format!("{url}: {error}")),
-        http::Error::Failed(_) => Error::Unhealthy(format!("{url}: {error}")),
+    client::get(url).await.map_err(|error| match error {
+        client::Error::Scheme => Error::Input(format!("{url}: {error}")),
+        client::Error::Failed(_) => Error::Unhealthy(format!("{url}: {error}")),
     })
 }
 

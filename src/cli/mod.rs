@@ -23,7 +23,6 @@ mod completions;
 mod config;
 mod doctor;
 mod healthcheck;
-mod http;
 mod keys;
 mod man;
 mod migrate;
@@ -258,6 +257,9 @@ impl From<sessions::Error> for Error {
     }
 }
 
+/// How long blocking work that nobody waits for may go on at the end.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
 /// Parses the command line, runs the command and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -295,7 +297,10 @@ fn execute(cli: Cli) -> Result<(), Error> {
         .build()
         .map_err(|error| Error::Unavailable(error.to_string()))?;
     if let Command::Serve(serve) = cli.command {
-        return runtime.block_on(serve.run(config));
+        let done = runtime.block_on(serve.run(config));
+        // A name that is being looked up does not keep the process from ending.
+        runtime.shutdown_timeout(LAST_WORK);
+        return done;
     }
     let done = runtime.block_on(unless_signalled(act(cli.command, config)));
     // A thread that waits at a prompt, or for a database, ends with the process.

@@ -27,7 +27,7 @@ pub(super) struct Serve {
     no_migrate: bool,
 }
 
-/// A database that hangs does not keep the server from ending.
+/// Neither a collector that is away nor a database that hangs keeps the server from ending.
 const CLOSING: Duration = Duration::from_secs(2);
 /// A start that takes longer listens meanwhile. Faults of the settings are told before; those of the keys too when the database
 /// answers in time.
@@ -38,6 +38,7 @@ impl Serve {
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
         let logs = telemetry::start(&config.log);
         tokio::spawn(logs.report_drops());
+        let traces = telemetry::traces::start(&config.traces);
         // Before anybody can know that the server runs: a signal is then heard.
         let mut signals = Signals::hear()?;
         let mut starting = pin!(self.start(&config));
@@ -76,11 +77,16 @@ impl Serve {
         tell_systemd(&[NotifyState::Stopping, NotifyState::Status("finishing requests in flight")]);
         let _ = stop.send(true);
         serving.await.map_err(|error| Error::Internal(error.to_string()))?;
-        if let Some((app, _)) = started {
-            let closing = tokio::time::timeout(CLOSING, app.db.clone().close()).await;
-            if closing.is_err() {
-                tracing::warn!("the database does not let its connections go");
+        let closing = tokio::time::timeout(CLOSING, async {
+            if let Some(traces) = traces {
+                traces.stop().await;
             }
+            if let Some((app, _)) = started {
+                app.db.clone().close().await;
+            }
+        });
+        if closing.await.is_err() {
+            tracing::warn!("the database does not let its connections go");
         }
         tracing::info!("stopped");
         Ok(())

@@ -17,21 +17,23 @@ use url::Url;
 mod hosts;
 mod legacy;
 mod sections;
+mod traces;
 mod validate;
 
+pub(crate) use traces::{headers, pair};
 pub(crate) use validate::{encryption_key, keys_announced_for};
 
 pub(crate) use hosts::each_host;
 pub use sections::{
     Algorithm, Audit, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile, Refresh,
-    RefreshFormat, Server, Tokens,
+    RefreshFormat, Server, Tokens, Traces,
 };
 
 /// Every setting, its default and its meaning.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "AUTHSERVICE__";
 /// Settings that are never shown and may be given as a file.
-const SECRETS: [&str; 3] = ["database.url", "keys.encryption_key", "keys.previous_encryption_key"];
+const SECRETS: [&str; 4] = ["database.url", "keys.encryption_key", "keys.previous_encryption_key", "traces.headers"];
 
 /// The effective configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,6 +49,7 @@ pub struct Config {
     pub cleanup: Cleanup,
     pub audit: Audit,
     pub log: Log,
+    pub traces: Traces,
     /// What [`Config::show`] prints.
     #[serde(skip)]
     shown: String,
@@ -74,8 +77,9 @@ impl Config {
             draft.read_file(path);
         }
         legacy::read(&mut draft, environment);
+        traces::read(&mut draft, environment);
         draft.read_environment(environment);
-        let faults = validate::faults(&draft);
+        let faults = [validate::faults(&draft), traces::faults(&draft)].concat();
         draft.faults.extend(faults);
         if !draft.faults.is_empty() {
             return Err(Faults(draft.faults));
@@ -137,6 +141,11 @@ impl Draft {
 
     fn set(&mut self, path: &str, value: Value, source: &str) {
         let expected = self.value(path).type_str();
+        // 1 is a ratio too.
+        let value = match value {
+            Value::Integer(whole @ 0..=1) if expected == "float" => Value::Float(if whole == 0 { 0.0 } else { 1.0 }),
+            value => value,
+        };
         if value.type_str() != expected {
             self.faults.push(format!("{path} ({source}): must be of type {expected}, not {}", value.type_str()));
             return;
@@ -150,6 +159,7 @@ impl Draft {
     fn set_text(&mut self, path: &str, text: &str, source: &str) {
         let parsed = match self.value(path) {
             Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
+            Value::Float(_) => text.trim().parse().ok().map(Value::Float),
             Value::Boolean(_) => match text.trim().to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(Value::Boolean(true)),
                 "false" | "0" | "no" | "off" => Some(Value::Boolean(false)),
@@ -235,7 +245,11 @@ impl Draft {
             lines.push(format!("[{section}]"));
             for (key, value) in content.as_table().into_iter().flatten() {
                 let path = format!("{section}.{key}");
-                let value = if SECRETS.contains(&path.as_str()) { masked(value) } else { value.clone() };
+                let value = match path.as_str() {
+                    "database.url" => masked(value),
+                    secret if SECRETS.contains(&secret) && value.as_str() != Some("") => Value::from("***"),
+                    _ => value.clone(),
+                };
                 let source = self.sources.get(&path).map_or("default", String::as_str);
                 lines.push(format!("{key} = {value}  # {source}"));
             }
@@ -245,10 +259,10 @@ impl Draft {
     }
 }
 
-/// A database URL without its password; three stars for any other secret that is set.
+/// A database URL without its password; three stars when it cannot be taken apart.
 fn masked(value: &Value) -> Value {
     let text = value.as_str().unwrap_or_default();
-    if text.is_empty() || text.starts_with("sqlite:") {
+    if text.starts_with("sqlite:") {
         return Value::from(text);
     }
     let Ok(mut url) = Url::parse(text) else {

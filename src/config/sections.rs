@@ -171,6 +171,17 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// `[traces]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct Traces {
+    pub endpoint: String,
+    pub headers: SecretString,
+    pub service_name: String,
+    pub resource_attributes: Vec<String>,
+    pub sample_ratio: f64,
+    pub timeout_seconds: u64,
+}
+
 impl Server {
     /// The issuer with its default filled in: what stands in `iss`.
     #[must_use]

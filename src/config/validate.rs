@@ -13,7 +13,7 @@ use super::{Draft, network};
 const YEAR: i64 = 365 * 24 * 3600;
 
 /// Integers: setting, least, most.
-const RANGES: [(&str, i64, i64); 35] = [
+const RANGES: [(&str, i64, i64); 36] = [
     ("server.port", 0, 65535),
     ("server.drain_seconds", 0, 300),
     ("server.shutdown_seconds", 1, 300),
@@ -50,6 +50,7 @@ const RANGES: [(&str, i64, i64); 35] = [
     ("cleanup.interval_seconds", 1, 86400),
     ("cleanup.retention_days", 0, 3650),
     ("audit.retention_days", 0, 36500),
+    ("traces.timeout_seconds", 1, 60),
 ];
 /// Texts: setting, what it may be.
 const CHOICES: [(&str, &[&str]); 5] = [

@@ -8,14 +8,22 @@ use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
 };
 
-use super::Transaction;
 use super::primary::Primary;
+use super::{Transaction, system};
+use crate::telemetry::traces;
 
 /// Connections for statements that only read, outside a transaction.
 #[derive(Debug, Clone)]
 pub struct Reader {
     pub(super) pool: DatabaseConnection,
     pub(super) limit: Limit,
+}
+
+impl Reader {
+    async fn read<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        let trace = traces::database("read", system(self.pool.get_database_backend()));
+        trace.judge(self.limit.within(work).await)
+    }
 }
 
 /// How long a statement may take, and who is told when it fails.
@@ -46,19 +54,19 @@ impl ConnectionTrait for Reader {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.limit.within(self.pool.execute_raw(statement)).await
+        self.read(self.pool.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.limit.within(self.pool.execute_unprepared(sql)).await
+        self.read(self.pool.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.limit.within(self.pool.query_one_raw(statement)).await
+        self.read(self.pool.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.limit.within(self.pool.query_all_raw(statement)).await
+        self.read(self.pool.query_all_raw(statement)).await
     }
 }
 

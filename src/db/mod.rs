@@ -17,6 +17,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::clock::{self, DatabaseClock};
 use crate::config;
+use crate::telemetry::traces::{self, Child};
 
 mod examine;
 mod group;
@@ -59,6 +60,8 @@ enum Writer {
 pub struct Transaction {
     open: Open,
     limit: Limit,
+    /// From the wait for a connection to the commit.
+    trace: Child,
 }
 
 #[derive(Debug)]
@@ -89,10 +92,11 @@ impl Transaction {
 
     /// Returns when what was done is durable. An error says that nobody knows: it may be.
     pub async fn commit(self) -> Result<(), DbErr> {
-        match self.open {
+        let committed = match self.open {
             Open::Sqlite(turn) => turn.commit().await,
             Open::Postgres(tx) => self.limit.within(tx.commit()).await,
-        }
+        };
+        self.trace.judge(committed)
     }
 }
 
@@ -167,20 +171,25 @@ impl Db {
 
     /// Runs one statement that writes, and returns its rows when they are durable.
     pub async fn write(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match &self.writer {
+        let trace = traces::database("write", self.system());
+        trace.judge(match &self.writer {
             Writer::Sqlite(groups) => groups.write(statement).await,
             Writer::Postgres(pool) => self.reader.limit.within(pool.query_all_raw(statement)).await,
-        }
+        })
     }
 
     /// Begins a transaction that writes. Hold it no longer than its statements take: on SQLite others wait for it.
     pub async fn begin(&self) -> Result<Transaction, DbErr> {
-        let limit = self.reader.limit.clone();
+        let (limit, trace) = (self.reader.limit.clone(), traces::database("transaction", self.system()));
         let open = match &self.writer {
-            Writer::Sqlite(groups) => Open::Sqlite(groups.begin().await?),
-            Writer::Postgres(pool) => Open::Postgres(limit.within(pool.begin()).await?),
+            Writer::Sqlite(groups) => groups.begin().await.map(Open::Sqlite),
+            Writer::Postgres(pool) => limit.within(pool.begin()).await.map(Open::Postgres),
         };
-        Ok(Transaction { open, limit })
+        Ok(Transaction { open: trace.judge(open)?, limit, trace })
+    }
+
+    fn system(&self) -> &'static str {
+        system(self.writer().get_database_backend())
     }
 
     /// Begins a transaction that reads everything as it is at its first statement, however long that takes, and writes nothing.
@@ -269,6 +278,11 @@ impl Db {
             }
         }
     }
+}
+
+/// What OpenTelemetry calls the engine.
+fn system(backend: DatabaseBackend) -> &'static str {
+    if backend == DatabaseBackend::Sqlite { "sqlite" } else { "postgresql" }
 }
 
 fn sqlite(config: &config::Database, connections: u32) -> ConnectOptions {

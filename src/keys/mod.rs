@@ -20,6 +20,7 @@ use sea_orm::{DbErr, FromQueryResult};
 
 use crate::config;
 use crate::entity::signing_key::Model;
+use crate::telemetry::traces;
 
 mod directory;
 mod key;
@@ -213,7 +214,7 @@ impl Keyring {
 
     /// Reads what is planned, and the keys when that has changed. A database that does not answer leaves the ring as it was: false.
     pub async fn poll(&self, now: DateTime<Utc>) -> bool {
-        let read = self.read(now).await;
+        let read = traces::span("read key ring").judge(self.read(now).await);
         let was_unread = self.is_unread.swap(read.is_err(), Ordering::Relaxed);
         match &read {
             Err(error) if !was_unread => tracing::warn!(error = %error, "the key ring was not read anew"),

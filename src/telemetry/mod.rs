@@ -1,12 +1,16 @@
 //! Logs: one line an event, JSON or for people, on standard output. Nobody waits for whoever reads them: lines that find the queue
 //! full are dropped and counted.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+
+mod export;
+pub mod traces;
 
 /// Lines that may wait to be written: some megabytes.
 const QUEUE: usize = 16_384;
@@ -29,7 +33,9 @@ pub fn start(log: &Log) -> Logs {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue);
     let _ = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
-        LogFormat::Pretty => builder.try_init(),
+        // Colours are for a terminal.
+        LogFormat::Pretty if std::io::stdout().is_terminal() => builder.try_init(),
+        LogFormat::Pretty => builder.with_ansi(false).try_init(),
     };
     Logs { _writer: writer, dropped }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::{self, Config, RefreshFormat};
 use crate::keys::{self, Adoption, AnyKey, Keyring};
+use crate::telemetry::traces;
 
 mod claims;
 mod issue;
@@ -165,6 +166,7 @@ impl Tokens {
         };
         let signer = self.keyring.signer(now)?;
         let expires_at = grant.absolute_end.min(now + TimeDelta::seconds(self.settings.access_ttl_seconds));
+        let _trace = traces::span("sign tokens");
         Ok(Pair {
             access: self.access(&signer, grant, now, expires_at)?,
             refresh: match refresh_key {

@@ -16,15 +16,23 @@ use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderValue, Method, StatusCode, header};
 use poem::{Endpoint, Error, Request, Response};
 use tracing::Instrument as _;
+use tracing::field::Empty;
+use url::Url;
 
 use super::paths::{Match, Paths};
 use super::{coded, detail, guard, headers, origin, try_again_after};
 use crate::config;
 use crate::random;
+use crate::telemetry::traces::{Head, RequestSpan};
 
 const REQUEST_ID: &str = "x-request-id";
+const TRACEPARENT: &str = "traceparent";
 /// Answers of these routes are logged at level debug, unless they are refusals.
 const QUIET: [&str; 2] = ["/health/", "/.well-known/"];
+/// The route of a request that has none.
+const NO_ROUTE: &str = "none";
+/// Probes have no span: they come every few seconds and are about nobody.
+const UNTRACED: &str = "/health/";
 /// How long a handler may take: longer than waiting for others of an account, a hash, a connection and a statement together.
 const HANDLER_TIME: Duration = Duration::from_secs(12);
 
@@ -36,6 +44,8 @@ pub struct Front {
     /// Shapes errors that handlers and extractors did not shape themselves.
     shape: fn(&Error) -> Response,
     issuer: String,
+    /// The issuer's.
+    host: String,
     is_https: bool,
     proxies: Vec<IpNet>,
     is_draining: AtomicBool,
@@ -56,11 +66,13 @@ impl Front {
         shape: fn(&Error) -> Response,
         server: &config::Server,
     ) -> Self {
+        let host = Url::parse(&server.issuer()).ok().and_then(|issuer| issuer.host_str().map(str::to_owned));
         Self {
             opened: OnceLock::new(),
             waiting,
             shape,
             issuer: server.issuer(),
+            host: host.unwrap_or_default(),
             is_https: server.is_https(),
             proxies: server.trusted_proxies.clone(),
             is_draining: AtomicBool::new(false),
@@ -91,13 +103,24 @@ impl Front {
         let peer = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
         let id = self.request_id(&request, peer);
         let method = request.method().clone();
-        let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
+        // At the level of errors, so that a log of errors only has the id too.
+        let span = tracing::error_span!(
+            "request",
+            request.id = id.to_str().unwrap_or_default(),
+            trace_id = Empty,
+            span_id = Empty
+        );
+        let trace = self.trace(&request, peer, id.to_str().unwrap_or_default());
+        if let Some((trace_id, span_id)) = trace.ids() {
+            span.record("trace_id", trace_id);
+            span.record("span_id", span_id);
+        }
         // RFC 9112 6.1: what hyper took for chunked may have had a length too, so nothing may follow it. Nor may anything follow
         // a body that was not read: what is left of it would be taken for a request.
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let has_length = request.headers().get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
         let mut is_read = false;
-        let (route, mut response) = self.routed(request, peer, &mut is_read).instrument(span.clone()).await;
+        let (route, mut response) = self.routed(request, peer, &mut is_read, &trace).instrument(span.clone()).await;
         if is_chunked || (has_length && !is_read) || self.is_draining.load(Ordering::Relaxed) {
             response = guard::closing(response);
         }
@@ -113,6 +136,7 @@ impl Front {
                 tracing::info!(method = method.as_str(), route, status, duration_ms, "answered");
             }
         });
+        trace.end(method.as_str(), (route != NO_ROUTE).then_some(route), status);
         response
     }
 
@@ -122,19 +146,20 @@ impl Front {
         mut request: Request,
         peer: Option<std::net::IpAddr>,
         is_read: &mut bool,
+        trace: &RequestSpan,
     ) -> (&str, Response) {
         if let Some(refusal) = guard::refuse(&request) {
-            return ("none", refusal);
+            return (NO_ROUTE, refusal);
         }
         let path = request.original_uri().path().to_owned();
         let Some(opened) = self.opened.get().filter(|_| !self.is_held.load(Ordering::Relaxed)) else {
-            return ("none", (self.waiting)(&path).unwrap_or_else(try_again));
+            return (NO_ROUTE, (self.waiting)(&path).unwrap_or_else(try_again));
         };
         let route = match opened.paths.find(request.method(), &path) {
             Match::Route(route) => route,
-            Match::OtherMethods(allow) => return ("none", method_not_allowed(&allow)),
-            Match::TrailingSlash => return ("none", self.without_slash(&request)),
-            Match::Nothing => return ("none", detail(StatusCode::NOT_FOUND, "Not Found")),
+            Match::OtherMethods(allow) => return (NO_ROUTE, method_not_allowed(&allow)),
+            Match::TrailingSlash => return (NO_ROUTE, self.without_slash(&request)),
+            Match::Nothing => return (NO_ROUTE, detail(StatusCode::NOT_FOUND, "Not Found")),
         };
         if let Err(refusal) = guard::take_body(&mut request).await {
             return (route, refusal);
@@ -148,14 +173,15 @@ impl Front {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
         }
-        (route, self.handled(&opened.routes, request).await)
+        (route, self.handled(&opened.routes, request, trace).await)
     }
 
     /// Runs the handler. What does not answer at once goes on in a task of its own: a client that hangs up does not undo a logout
     /// half-way, and a database that does not answer costs the client a bounded time. A panic is an answer.
-    async fn handled(&self, routes: &Arc<BoxEndpoint<'static>>, request: Request) -> Response {
+    async fn handled(&self, routes: &Arc<BoxEndpoint<'static>>, request: Request, trace: &RequestSpan) -> Response {
         let routes = Arc::clone(routes);
-        let mut handler = Box::pin(AssertUnwindSafe(async move { routes.call(request).await }).catch_unwind());
+        let handler = trace.around(async move { routes.call(request).await });
+        let mut handler = Box::pin(AssertUnwindSafe(handler).catch_unwind());
         let first = poll_fn(|context| Poll::Ready(handler.as_mut().poll(context))).await;
         let outcome = match first {
             Poll::Ready(outcome) => Ok(outcome),
@@ -190,12 +216,32 @@ impl Front {
             (1..=64).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
         };
         let given = request.headers().get(REQUEST_ID).filter(is_harmless);
-        let is_trusted = peer.is_some_and(|peer| origin::is_trusted(&self.proxies, peer.to_canonical()));
-        if let Some(id) = given.filter(|_| is_trusted) {
+        if let Some(id) = given.filter(|_| self.believes(peer)) {
             return id.clone();
         }
         let id = random::uuid().map(|id| id.to_string()).unwrap_or_default();
         HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// Begins the span of a request. The trace of a caller who is believed goes on; from a stranger it would decide what we trace.
+    fn trace(&self, request: &Request, peer: Option<std::net::IpAddr>, id: &str) -> RequestSpan {
+        if request.original_uri().path().starts_with(UNTRACED) {
+            return RequestSpan::none();
+        }
+        let mut given = request.headers().get_all(TRACEPARENT).iter();
+        let given = given.next().filter(|_| given.next().is_none() && self.believes(peer));
+        RequestSpan::start(Head {
+            method: request.method().as_str(),
+            scheme: if self.is_https { "https" } else { "http" },
+            host: &self.host,
+            id,
+            traceparent: given.and_then(|given| given.to_str().ok()),
+        })
+    }
+
+    /// True when the peer's word about others counts.
+    fn believes(&self, peer: Option<std::net::IpAddr>) -> bool {
+        peer.is_some_and(|peer| origin::is_trusted(&self.proxies, peer.to_canonical()))
     }
 
     /// Links come from the issuer, never from a Host header.

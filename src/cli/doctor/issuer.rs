@@ -6,7 +6,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{Checked, Patient, Verdict, fail, keys, ok, warn};
-use crate::cli::http::{self, Answer};
+use crate::client::{self, Answer};
 
 /// A certificate that ends sooner should have been renewed.
 const SOON: TimeDelta = TimeDelta::days(14);
@@ -56,7 +56,7 @@ pub(super) async fn issuer(patient: &Patient<'_>) -> Checked {
 
 async fn json(address: &str) -> Result<(Value, Answer), Verdict> {
     let url = Url::parse(address).map_err(|error| fail(format!("{address}: {error}"), "correct server.issuer"))?;
-    let answer = http::get(&url).await.map_err(|error| {
+    let answer = client::get(&url).await.map_err(|error| {
         let curl = format!("start the server; if it runs, see from here: curl -v {address}");
         let message = format!("{address}: {error}");
         // Verifiers fetch the keys there: who cannot is down. Only that nothing listens is no fault of a server that is not started.

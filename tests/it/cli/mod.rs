@@ -31,6 +31,7 @@ mod signals;
 mod sources;
 mod stop;
 mod systemd;
+mod traces;
 mod users;
 
 pub(crate) use process::Server;

@@ -94,6 +94,21 @@ impl Process {
         }
     }
 
+    /// Waits for the line that says where the server listens, in whatever format.
+    pub(super) async fn listening(&mut self) -> String {
+        let started = Instant::now();
+        loop {
+            let lines = self.stdout.now();
+            if let Some(line) = lines.iter().find(|line| line.contains("listening") && line.contains("issuer")) {
+                let start = line.find("127.0.0.1:").unwrap();
+                let length = line[start..].find(|letter: char| !letter.is_ascii_digit() && !".:".contains(letter));
+                return line[start..start + length.unwrap()].to_owned();
+            }
+            assert!(started.elapsed() < PATIENCE, "{lines:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());

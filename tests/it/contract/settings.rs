@@ -8,7 +8,7 @@ use authservice::config::{Config, DEFAULTS};
 use super::assert_current;
 
 /// Settings that may be given as a file.
-const SECRETS: [&str; 3] = ["database.url", "keys.encryption_key", "keys.previous_encryption_key"];
+const SECRETS: [&str; 4] = ["database.url", "keys.encryption_key", "keys.previous_encryption_key", "traces.headers"];
 
 /// A setting as the file has it.
 struct Setting {

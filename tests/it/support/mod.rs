@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use self::database::Database;
 
+pub(crate) mod collector;
 pub(crate) mod database;
 
 /// Path prefix of the REST API.
