@@ -46,7 +46,9 @@ WORKDIR /var/lib/authservice
 VOLUME /var/lib/authservice
 # The seed's name, so that AUTHSERVICE__SERVER__HOST still overrides it.
 ENV SERVICE_HOST=0.0.0.0
-EXPOSE 9998
+# Metrics and probes, for those who run it: reached from the network of the container, not published.
+ENV AUTHSERVICE__ADMIN__HOST=0.0.0.0
+EXPOSE 9998 9999
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["/usr/local/bin/authservice", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/authservice"]

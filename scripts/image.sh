@@ -212,7 +212,7 @@ examine() {
     holds "it says its version" test "$code $(cat "$work/check.log")" = "0 authservice $version"
     config=$(podman image inspect --format '{{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}} {{.Config.StopSignal}} {{.Config.ExposedPorts}} {{.Config.Volumes}}' "$image")
     holds "the image says what it is" test "$config" = \
-        "65532:65532 [$server] [serve] SIGTERM map[9998/tcp:{}] map[/var/lib/authservice:{}]"
+        "65532:65532 [$server] [serve] SIGTERM map[9998/tcp:{} 9999/tcp:{}] map[/var/lib/authservice:{}]"
     holds "its label names the version of Cargo.toml" test \
         "$(podman image inspect --format '{{index .Labels "org.opencontainers.image.version"}}' "$image")" = "$version"
     holds "its health is asked by its own binary" test "$(podman image inspect --format '{{.HealthCheck.Test}}' "$image")" = "[CMD $server healthcheck]"

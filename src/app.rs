@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::accounts::{self, Accounts};
-use crate::audit::Trail;
+use crate::audit::{Event, Trail};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::keys::{self, Keyring};
 use crate::limits::Limits;
 use crate::sessions::Sessions;
+use crate::telemetry::metrics::Metrics;
 use crate::tokens::Tokens;
 
 /// Everything that a surface may call.
@@ -25,6 +26,7 @@ pub struct App {
     pub limits: Arc<Limits>,
     pub accounts: Accounts,
     pub trail: Trail,
+    pub metrics: Arc<Metrics>,
     is_stopping: AtomicBool,
 }
 
@@ -42,6 +44,8 @@ pub enum Error {
 impl App {
     /// Builds every domain on a migrated database.
     pub async fn new(config: Config, db: Db, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Error> {
+        let metrics = Arc::clone(db.metrics());
+        metrics.audit_events.declare(Event::all().map(Event::name));
         let trail = Trail::new(db.clone(), &config);
         let keyring = Arc::new(Keyring::open(db.clone(), &config, clock.now()).await?);
         let tokens = Tokens::new(Arc::clone(&keyring), &config);
@@ -49,7 +53,7 @@ impl App {
         let limits = Arc::new(Limits::new(db.clone(), &config.limits));
         let accounts = Accounts::new(db.clone(), Arc::clone(&sessions), Arc::clone(&limits), tokens, &config)?;
         let is_stopping = AtomicBool::new(false);
-        Ok(Arc::new(Self { config, clock, db, keyring, sessions, limits, accounts, trail, is_stopping }))
+        Ok(Arc::new(Self { config, clock, db, keyring, sessions, limits, accounts, trail, metrics, is_stopping }))
     }
 
     /// From now on the server is not ready for new requests.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::clock::DatabaseClock;
+use crate::telemetry::metrics;
 use crate::web::front::Front;
 use crate::{keys, random};
 
@@ -77,6 +78,7 @@ async fn keep_keys(app: Arc<App>) {
         let jitter = random::bytes::<1>().map_or(0, |[byte]| u32::from(byte));
         tokio::time::sleep(interval / 4 * jitter / 256).await;
         if let Err(error) = app.keyring.upkeep(app.clock.now()).await {
+            app.metrics.key_ring_failures.inc();
             tracing::error!(error = %error, "the key ring is not kept up");
         }
     }
@@ -87,22 +89,40 @@ async fn sweep(app: Arc<App>) {
     let mut cursor = Uuid::nil();
     loop {
         ticks.tick().await;
-        match app.sessions.sweep(cursor, app.clock.now()).await {
-            Ok((deleted, next)) => {
-                cursor = next;
-                if deleted > 0 {
-                    tracing::info!(deleted, "sessions that were over are deleted");
-                }
+        cursor = clean_up(&app, cursor).await;
+    }
+}
+
+/// Deletes rows whose time is over, sessions from `cursor` on. Returns where the next run begins.
+pub async fn clean_up(app: &App, cursor: Uuid) -> Uuid {
+    let now = app.clock.now();
+    let swept = app.sessions.sweep(cursor, now).await;
+    let next = swept.as_ref().map_or(cursor, |(_, next)| *next);
+    let done = [
+        cleaned(app, "sessions", "sessions that were over", swept.map(|(deleted, _)| deleted as u64)),
+        cleaned(app, "audit_events", "audit events that were kept long enough", app.trail.sweep(now).await),
+        cleaned(app, "rate_limits", "budgets that are full again", app.limits.sweep(now).await),
+    ];
+    if done == [true; 3] {
+        app.metrics.last_cleanup.show(Some(metrics::timestamp(now)));
+    }
+    next
+}
+
+/// Tells what became of one table; true when it is clean.
+fn cleaned<E: std::fmt::Display>(app: &App, what: &'static str, rows: &str, deleted: Result<u64, E>) -> bool {
+    match deleted {
+        Ok(deleted) => {
+            app.metrics.cleanup_deleted.of(what).inc_by(deleted);
+            if deleted > 0 {
+                tracing::info!(deleted, "{rows} are deleted");
             }
-            Err(error) => tracing::warn!(error = %error, "sessions that were over are not deleted"),
+            true
         }
-        match app.trail.sweep(app.clock.now()).await {
-            Ok(0) => {}
-            Ok(deleted) => tracing::info!(deleted, "audit events that were kept long enough are deleted"),
-            Err(error) => tracing::warn!(error = %error, "old audit events are not deleted"),
-        }
-        if let Err(error) = app.limits.sweep(app.clock.now()).await {
-            tracing::warn!(error = %error, "budgets that are full again are not deleted");
+        Err(error) => {
+            app.metrics.cleanup_failures.count(what);
+            tracing::warn!(error = %error, "{rows} are not deleted");
+            false
         }
     }
 }

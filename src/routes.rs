@@ -1,7 +1,7 @@
 //! Every path on one screen.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use poem::endpoint::make;
 use poem::http::Method;
@@ -12,6 +12,7 @@ use crate::config;
 use crate::oauth::{discovery, jwks};
 use crate::ops;
 use crate::rest::{self, Document};
+use crate::telemetry::metrics::Metrics;
 use crate::web::front::Front;
 use crate::web::paths::Paths;
 
@@ -27,7 +28,9 @@ const REST: [(&str, Method); 8] = [
     ("/auth/sessions/{session_id}", Method::DELETE),
 ];
 const LIVE: &str = "/health/live";
-/// All others; each answers GET.
+const READY: &str = "/health/ready";
+const METRICS: &str = "/metrics";
+/// All others of the public listener; each answers GET.
 const OTHERS: [(&str, Handler); 10] = [
     ("/", |_| Box::pin(async { rest::start() })),
     ("/openapi.json", |ask| Box::pin(async move { ask.document.openapi() })),
@@ -42,7 +45,7 @@ const OTHERS: [(&str, Handler); 10] = [
         Box::pin(async move { discovery::openid_configuration(&ask.app, &ask.request) })
     }),
     (LIVE, |_| Box::pin(async { ops::live() })),
-    ("/health/ready", |ask| Box::pin(async move { ops::ready(&ask.app).await })),
+    (READY, |ask| Box::pin(async move { ops::ready(Some(&ask.app)).await })),
 ];
 
 /// What a handler that is not part of the REST API may need.
@@ -56,14 +59,43 @@ type Handler = fn(Ask) -> Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// Builds what answers requests while there is no application yet: the database does not answer.
 #[must_use]
-pub fn waiting(server: &config::Server) -> Front {
-    Front::new(|path| (path == LIVE).then(ops::live), rest::from_framework, server)
+pub fn waiting(server: &config::Server, metrics: Arc<Metrics>) -> Front {
+    Front::new(|path| (path == LIVE).then(ops::live), rest::from_framework, server, metrics)
+}
+
+/// Builds what answers operators, on a listener of its own. There may be no application yet.
+#[must_use]
+pub fn admin(server: &config::Server, metrics: &Arc<Metrics>, app: &Arc<OnceLock<Arc<App>>>) -> Front {
+    // What is asked here is counted apart, and shown nowhere: it is no traffic of clients.
+    let front = waiting(server, Arc::new(Metrics::new("none")));
+    let mut paths = Paths::default();
+    let mut routes = Route::new();
+    for path in [METRICS, LIVE, READY] {
+        paths.add(path, &[Method::GET]);
+        let (metrics, app) = (Arc::clone(metrics), Arc::clone(app));
+        routes = routes.at(
+            path,
+            make(move |_| {
+                let (metrics, app) = (Arc::clone(&metrics), Arc::clone(&app));
+                async move {
+                    let app = app.get().map(Arc::as_ref);
+                    Ok::<_, poem::Error>(match path {
+                        METRICS => ops::metrics(&metrics, app).await,
+                        READY => ops::ready(app).await,
+                        _ => ops::live(),
+                    })
+                }
+            }),
+        );
+    }
+    front.open(routes.boxed(), paths);
+    front
 }
 
 /// Builds what answers requests.
 #[must_use]
 pub fn front(app: &Arc<App>) -> Front {
-    let front = waiting(&app.config.server);
+    let front = waiting(&app.config.server, Arc::clone(&app.metrics));
     open(&front, app);
     front
 }

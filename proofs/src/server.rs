@@ -53,6 +53,7 @@ impl Settings {
             .with("DATABASE_URL", database_url)
             .with("AUTHSERVICE__SERVER__PORT", &port.to_string())
             .with("AUTHSERVICE__SERVER__ISSUER", "http://localhost")
+            .with("AUTHSERVICE__ADMIN__PORT", "0")
             .with("AUTHSERVICE__KEYS__DIRECTORY", &keys))
     }
 

@@ -24,7 +24,8 @@ pub struct Management {
 impl Management {
     /// Reads its settings from the configuration.
     pub fn new(db: Db, config: &Config) -> Result<Self, Error> {
-        Ok(Self::with(db, Arc::new(Hasher::new(&config.passwords)?)))
+        let hasher = Arc::new(Hasher::new(&config.passwords, db.metrics())?);
+        Ok(Self::with(db, hasher))
     }
 
     pub(super) fn with(db: Db, hasher: Arc<Hasher>) -> Self {

@@ -29,7 +29,7 @@ pub use access::Caller;
 pub use email::{Claimed, Email, Error as EmailError};
 pub use manage::Management;
 pub use memory::{Need, need as memory_for_hashes};
-pub use password::{Error as HashError, Hasher};
+pub use password::{Error as HashError, Hasher, Load};
 pub use user::Model as User;
 
 /// Length of a password in characters, counted as typed.
@@ -78,6 +78,20 @@ pub enum Error {
     Storage(#[from] DbErr),
 }
 
+impl Error {
+    /// What became of a sign-in or a registration, for those who count them.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::EmailTaken => "taken",
+            Self::PasswordRefused(_) => "invalid",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::Inactive => "inactive",
+            Self::Limits(limits::Error::RateLimited { .. }) => "rate_limited",
+            _ => "unavailable",
+        }
+    }
+}
+
 /// What somebody registers with.
 #[derive(Debug)]
 pub struct Registration {
@@ -108,7 +122,14 @@ impl Accounts {
         tokens: Tokens,
         config: &Config,
     ) -> Result<Self, Error> {
-        Ok(Self { db, sessions, limits, tokens, hasher: Arc::new(Hasher::new(&config.passwords)?) })
+        let hasher = Arc::new(Hasher::new(&config.passwords, db.metrics())?);
+        Ok(Self { db, sessions, limits, tokens, hasher })
+    }
+
+    /// How busy the computation of password hashes is.
+    #[must_use]
+    pub fn hashes(&self) -> Load {
+        self.hasher.load()
     }
 
     /// What operators do with accounts.

@@ -20,6 +20,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::memory;
 use crate::config;
 use crate::random;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
 const HASH_LENGTH: usize = 32;
@@ -73,11 +74,25 @@ pub struct Hasher {
     bcrypt_micros: Arc<AtomicU64>,
     /// Nobody's hash, verified for unknown addresses so that they take as long as known ones.
     nobody: String,
+    metrics: Arc<Metrics>,
+}
+
+/// How busy a hasher is.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Hashes that are being computed.
+    pub in_progress: usize,
+    /// Requests that wait for a place.
+    pub waiting: usize,
+    /// Hashes that may be computed at once.
+    pub max: usize,
+    /// Requests that may wait.
+    pub waiting_max: usize,
 }
 
 impl Hasher {
     /// Reads its parameters and bounds from the configuration.
-    pub fn new(config: &config::Passwords) -> Result<Self, Error> {
+    pub fn new(config: &config::Passwords, metrics: &Arc<Metrics>) -> Result<Self, Error> {
         let params = Params::new(config.memory_kib, config.iterations, config.parallelism, Some(HASH_LENGTH))
             .map_err(|error| Error::Failed(error.to_string()))?;
         let concurrency = memory::need(config).map_err(Error::Memory)?.places;
@@ -92,6 +107,7 @@ impl Hasher {
             buffers: Arc::default(),
             bcrypt_micros: Arc::default(),
             nobody,
+            metrics: Arc::clone(metrics),
         })
     }
 
@@ -105,6 +121,18 @@ impl Hasher {
     #[must_use]
     pub fn concurrency(&self) -> usize {
         self.concurrency
+    }
+
+    /// How busy it is at this moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            in_progress: self.concurrency - self.permits.available_permits(),
+            // Whoever finds the queue full stands in it for a moment.
+            waiting: self.waiting.load(Ordering::Relaxed).min(self.queue),
+            max: self.concurrency,
+            waiting_max: self.queue,
+        }
     }
 
     /// Verifies a password. A hash that cannot be read counts as wrong and takes as long. Whatever hash was stored, a refusal takes as
@@ -156,14 +184,17 @@ impl Hasher {
         &self,
         work: impl FnOnce(&mut Vec<Block>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let permit = self.permit().await?;
+        let permit = self.permit().await.inspect_err(|_| self.metrics.hashes_refused.inc())?;
         let (_trace, request) = (traces::span("password hash"), tracing::Span::current());
         let (buffers, usual) = (Arc::clone(&self.buffers), self.params.block_count());
+        let durations = self.metrics.hash_durations.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let lock = || buffers.lock().unwrap_or_else(PoisonError::into_inner);
             let mut buffer = lock().pop().unwrap_or_default();
+            let started = Instant::now();
             let result = request.in_scope(|| work(&mut buffer));
+            durations.observe(started.elapsed().as_secs_f64());
             // A stored hash with huge parameters must not keep its memory for ever.
             buffer.truncate(usual);
             buffer.shrink_to(usual);
@@ -314,7 +345,7 @@ mod tests {
             queue,
             queue_timeout_seconds: 1,
         };
-        Hasher::new(&config).expect("hasher")
+        Hasher::new(&config, &Arc::new(Metrics::new("sqlite"))).expect("hasher")
     }
 
     fn is_right(verdict: &Verdict) -> bool {

@@ -12,6 +12,18 @@ impl Accounts {
     /// Registers an active user. Of many registrations of one address at once, one wins. What makes a user, and what finds the
     /// address taken, counts against the limits.
     pub async fn register(&self, form: Registration, origin: &Origin, now: DateTime<Utc>) -> Result<User, Error> {
+        let registered = self.register_within_limits(form, origin, now).await;
+        let outcome = registered.as_ref().map_or_else(Error::outcome, |_| "success");
+        self.db.metrics().registrations.count(outcome);
+        registered
+    }
+
+    async fn register_within_limits(
+        &self,
+        form: Registration,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<User, Error> {
         if let Some(weakness) =
             policy::refuse(form.password.expose_secret(), Some(&form.email), form.full_name.as_deref())
         {

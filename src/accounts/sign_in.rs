@@ -32,6 +32,19 @@ impl Accounts {
         origin: &Origin,
         clock: &dyn Clock,
     ) -> Result<Pair, Error> {
+        let signed_in = self.sign_in_within_limits(email, password, origin, clock).await;
+        let outcome = signed_in.as_ref().map_or_else(Error::outcome, |_| "success");
+        self.db.metrics().sign_ins.count(outcome);
+        signed_in
+    }
+
+    async fn sign_in_within_limits(
+        &self,
+        email: Claimed,
+        password: SecretString,
+        origin: &Origin,
+        clock: &dyn Clock,
+    ) -> Result<Pair, Error> {
         let attempt = self.limits.sign_in(email.account(), origin, clock).await?;
         let (opened, now) = match self.sign_in_admitted(&attempt, &email, password, origin, clock).await {
             Ok(opened) => opened,

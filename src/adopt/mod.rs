@@ -106,7 +106,8 @@ pub async fn apply(
     let kid = kid.ok_or_else(|| Error::NoKey(config.keys.directory.display().to_string()))?;
     let tx = migration::begin_takeover(db.writer()).await?;
     let counts = count(&tx, choices, now, progress).await?;
-    let hashes = hash_plain_passwords(&tx, config, choices, counts.plain_text_passwords, progress).await?;
+    let computer = Arc::new(Hasher::new(&config.passwords, db.metrics())?);
+    let hashes = hash_plain_passwords(&tx, &computer, choices, counts.plain_text_passwords, progress).await?;
     migration::set_aside(&tx).await?;
     move_users(&tx, choices, hashes, counts.users + counts.skipped, progress).await?;
     progress("moving sessions", 0, 1);
@@ -114,7 +115,7 @@ pub async fn apply(
     let (client_id, scope) = (&config.tokens.client_id, &config.tokens.scope);
     store::move_sessions(&tx, client_id, scope, &kid, absolute_end, now).await?;
     store::finish(&tx, &kid, &counts, now).await?;
-    audit::record(&tx, now, Event::DatabaseAdopted, entry(&kid, &counts)).await?;
+    audit::record_uncounted(&tx, now, Event::DatabaseAdopted, entry(&kid, &counts)).await?;
     tx.commit().await?;
     progress("moving sessions", 1, 1);
     Ok(counts)
@@ -190,18 +191,17 @@ async fn count(
 /// Hashes the passwords that lie in plain text, as many at once as there are cores.
 async fn hash_plain_passwords(
     tx: &DatabaseTransaction,
-    config: &Config,
+    hasher: &Arc<Hasher>,
     choices: &Choices,
     total: i64,
     progress: Progress<'_>,
 ) -> Result<HashMap<i64, String>, Error> {
-    let hasher = Arc::new(Hasher::new(&config.passwords)?);
     let mut done = HashMap::new();
     let plain = store::plain_passwords(tx).await?;
     for few in plain.chunks(hasher.concurrency()) {
         let mut running = JoinSet::new();
         for (id, password) in few.iter().filter(|(id, _)| choices.of(*id) != Some(&Choice::Skip)).cloned() {
-            let hasher = Arc::clone(&hasher);
+            let hasher = Arc::clone(hasher);
             running.spawn(async move { (id, hasher.hash(SecretString::from(password)).await) });
         }
         while let Some(joined) = running.join_next().await {

@@ -8,6 +8,7 @@ use sea_orm::{ConnectionTrait, DbErr, Iterable as _};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::db::Transaction;
 use crate::entity::audit_event;
 
 mod store;
@@ -150,8 +151,15 @@ pub struct Entry<'a> {
     pub details: Option<serde_json::Value>,
 }
 
-/// Writes one row within the caller's transaction.
-pub async fn record(
+/// Writes one row within the caller's transaction, and counts it when that is committed.
+pub async fn record(tx: &Transaction, now: DateTime<Utc>, event: Event, entry: Entry<'_>) -> Result<(), DbErr> {
+    store::insert(tx, now, event, entry).await?;
+    tx.count(tx.metrics().audit_events.of(event.name()));
+    Ok(())
+}
+
+/// As `record`, for commands whose transaction is that of a migration and which nobody asks for metrics.
+pub async fn record_uncounted(
     tx: &impl ConnectionTrait,
     now: DateTime<Utc>,
     event: Event,

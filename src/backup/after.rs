@@ -58,7 +58,7 @@ pub async fn after_restore(db: &Db, config: &Config, plan: Plan, now: DateTime<U
     let keys: usize = revoked.iter().map(|(_, count, _)| count).sum();
     let details = json!({"epoch": epoch, "sessions": ended, "keys": keys});
     let entry = Entry { details: Some(Actor::Operator.of(details)), ..Entry::default() };
-    audit::record(&tx, now, Event::AfterRestore, entry).await?;
+    audit::record_uncounted(&tx, now, Event::AfterRestore, entry).await?;
     tx.commit().await?;
     Ok(Accepted::Done { sessions: ended, revoked, epoch })
 }

@@ -51,7 +51,7 @@ pub async fn restore(
     let details =
         json!({"taken_at": header.taken_at, "version": header.version, "engine": header.engine, "rows": done});
     let entry = Entry { details: Some(Actor::Operator.of(details)), ..Entry::default() };
-    audit::record(&tx, now, Event::DatabaseRestored, entry).await?;
+    audit::record_uncounted(&tx, now, Event::DatabaseRestored, entry).await?;
     tx.commit().await?;
     Ok(Restored { header, has_replaced })
 }

@@ -1,7 +1,8 @@
 //! `authservice serve`: from the configuration to a stopped server.
 
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,12 +10,14 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::{Error, Pauses, clock_of};
 use crate::app::App;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
 use crate::db::Db;
+use crate::telemetry::metrics::Metrics;
 use crate::web::front::Front;
 use crate::web::listener::{self, Caps};
 use crate::{jobs, routes, telemetry};
@@ -29,6 +32,8 @@ pub(super) struct Serve {
 
 /// Neither a collector that is away nor a database that hangs keeps the server from ending.
 const CLOSING: Duration = Duration::from_secs(2);
+/// How long a scrape may hold up the end.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
 /// A start that takes longer listens meanwhile. Faults of the settings are told before; those of the keys too when the database
 /// answers in time.
 const HEAD_START: Duration = Duration::from_secs(2);
@@ -37,11 +42,12 @@ impl Serve {
     /// A server whose database does not answer listens nevertheless: it lives, is not ready, and goes on as soon as it can.
     pub(super) async fn run(self, config: Config) -> Result<(), Error> {
         let logs = telemetry::start(&config.log);
-        tokio::spawn(logs.report_drops());
+        let metrics = Arc::new(Metrics::new(config.database.engine()));
+        tokio::spawn(logs.report_drops(Arc::clone(&metrics)));
         let traces = telemetry::traces::start(&config.traces);
         // Before anybody can know that the server runs: a signal is then heard.
         let mut signals = Signals::hear()?;
-        let mut starting = pin!(self.start(&config));
+        let mut starting = pin!(self.start(&config, &metrics));
         let mut started = tokio::select! {
             started = &mut starting => Some(started?),
             () = signals.any() => return Ok(()),
@@ -49,12 +55,10 @@ impl Serve {
         };
 
         let server = &config.server;
-        let listener = TcpListener::bind((server.host.as_str(), server.port)).await.map_err(|error| {
-            Error::Unavailable(format!("cannot listen on {}:{}: {error}", server.host, server.port))
-        })?;
-        let address = listener.local_addr().map_err(|error| Error::Unavailable(error.to_string()))?;
+        let (listener, address) = listen("server.port", &server.host, server.port).await?;
+        let admin = Admin::start(&config, &metrics).await?;
         let (stop, stopped) = watch::channel(false);
-        let front = Arc::new(routes::waiting(server));
+        let front = Arc::new(routes::waiting(server, Arc::clone(&metrics)));
         let caps = Caps::new(&config.limits, server);
         let grace = Duration::from_secs(server.shutdown_seconds);
         let serving = tokio::spawn(listener::serve(listener, Arc::clone(&front), caps, stopped, grace));
@@ -69,6 +73,7 @@ impl Serve {
         }
         if let Some((app, clock)) = &started {
             routes::open(&front, app);
+            admin.open(app);
             jobs::start(app, clock, &front);
             tracing::info!(address = %address, issuer = app.config.server.issuer(), "listening");
             tell_systemd(&[NotifyState::Ready, NotifyState::Status("ready")]);
@@ -77,6 +82,7 @@ impl Serve {
         tell_systemd(&[NotifyState::Stopping, NotifyState::Status("finishing requests in flight")]);
         let _ = stop.send(true);
         serving.await.map_err(|error| Error::Internal(error.to_string()))?;
+        admin.stop().await;
         let closing = tokio::time::timeout(CLOSING, async {
             if let Some(traces) = traces {
                 traces.stop().await;
@@ -93,10 +99,10 @@ impl Serve {
     }
 
     /// Starts the application, as often as it takes for the database to answer.
-    async fn start(&self, config: &Config) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
+    async fn start(&self, config: &Config, metrics: &Arc<Metrics>) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
         let (mut pauses, mut is_told) = (Pauses::default(), false);
         loop {
-            match self.attempt(config).await {
+            match self.attempt(config, metrics).await {
                 Err(Error::Restored) => {
                     if !std::mem::replace(&mut is_told, true) {
                         tracing::error!("{}", jobs::RESTORED);
@@ -112,8 +118,8 @@ impl Serve {
         }
     }
 
-    async fn attempt(&self, config: &Config) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
-        let db = Db::connect(&config.database).await?;
+    async fn attempt(&self, config: &Config, metrics: &Arc<Metrics>) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
+        let db = Db::connect_counted(&config.database, Arc::clone(metrics)).await?;
         require_durable(&db, config).await?;
         if self.no_migrate {
             migration::require_current(db.writer()).await?;
@@ -145,6 +151,48 @@ impl Serve {
 fn tell_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(error = %error, "systemd was not told");
+    }
+}
+
+/// Listens, or says which setting cannot be.
+async fn listen(setting: &str, host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Error> {
+    let unavailable = |error| Error::Unavailable(format!("cannot listen on {host}:{port} ({setting}): {error}"));
+    let listener = TcpListener::bind((host, port)).await.map_err(unavailable)?;
+    let address = listener.local_addr().map_err(unavailable)?;
+    Ok((listener, address))
+}
+
+/// The listener of operators, if there is one. It answers until the public one has ended.
+struct Admin {
+    app: Arc<OnceLock<Arc<App>>>,
+    stop: watch::Sender<bool>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Admin {
+    async fn start(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, Error> {
+        let (app, (stop, stopped)) = (Arc::default(), watch::channel(false));
+        if !config.admin.enabled {
+            return Ok(Self { app, stop, serving: None });
+        }
+        let (listener, address) = listen("admin.port", &config.admin.host, config.admin.port).await?;
+        let front = Arc::new(routes::admin(&config.server, metrics, &app));
+        // Its own: whoever has taken every place of the public listener has taken none of these.
+        let caps = Caps::new(&config.limits, &config.server);
+        let serving = tokio::spawn(listener::serve(listener, front, caps, stopped, ADMIN_GRACE));
+        tracing::info!(address = %address, "listening for operators");
+        Ok(Self { app, stop, serving: Some(serving) })
+    }
+
+    fn open(&self, app: &Arc<App>) {
+        let _ = self.app.set(Arc::clone(app));
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(true);
+        if let Some(serving) = self.serving {
+            let _ = serving.await;
+        }
     }
 }
 

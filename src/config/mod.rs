@@ -25,8 +25,8 @@ pub(crate) use validate::{encryption_key, keys_announced_for};
 
 pub(crate) use hosts::each_host;
 pub use sections::{
-    Algorithm, Audit, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile, Refresh,
-    RefreshFormat, Server, Tokens, Traces,
+    Admin, Algorithm, Audit, Cleanup, ContextMismatch, Database, Keys, Limits, Log, LogFormat, Passwords, Profile,
+    Refresh, RefreshFormat, Server, Tokens, Traces,
 };
 
 /// Every setting, its default and its meaning.
@@ -40,6 +40,7 @@ const SECRETS: [&str; 4] = ["database.url", "keys.encryption_key", "keys.previou
 #[expect(missing_docs, reason = "config/default.toml documents every section")]
 pub struct Config {
     pub server: Server,
+    pub admin: Admin,
     pub database: Database,
     pub tokens: Tokens,
     pub refresh: Refresh,
@@ -298,6 +299,12 @@ impl Database {
         let path = self.url.expose_secret().strip_prefix("sqlite:")?.trim_start_matches("//");
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         Some(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into())
+    }
+
+    /// The word for the engine.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        if self.is_sqlite() { "sqlite" } else { "postgres" }
     }
 }
 

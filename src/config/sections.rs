@@ -23,6 +23,14 @@ pub struct Server {
     pub shutdown_seconds: u64,
 }
 
+/// `[admin]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct Admin {
+    pub enabled: bool,
+    pub host: String,
+    pub port: u16,
+}
+
 /// `[database]`
 #[derive(Debug, Clone, Deserialize)]
 pub struct Database {

@@ -13,10 +13,11 @@ use super::{Draft, network};
 const YEAR: i64 = 365 * 24 * 3600;
 
 /// Integers: setting, least, most.
-const RANGES: [(&str, i64, i64); 36] = [
+const RANGES: [(&str, i64, i64); 37] = [
     ("server.port", 0, 65535),
     ("server.drain_seconds", 0, 300),
     ("server.shutdown_seconds", 1, 300),
+    ("admin.port", 0, 65535),
     ("database.max_connections", 1, 1000),
     ("database.acquire_timeout_seconds", 1, 30),
     ("database.statement_timeout_seconds", 1, 300),
@@ -89,6 +90,7 @@ pub(super) fn faults(draft: &Draft) -> Vec<String> {
     let allow_http = draft.value("server.allow_http_issuer").as_bool() == Some(true);
     check("server.issuer", issuer(&text("server.issuer"), allow_http));
     check("server.host", text("server.host").trim().is_empty().then_some("must not be empty"));
+    check("admin.host", text("admin.host").trim().is_empty().then_some("must not be empty"));
     check("server.api_prefix", prefix(&text("server.api_prefix")));
     check("database.url", database_url(&text("database.url")));
     check("keys.encryption_key", encryption_key_fault(&text("keys.encryption_key")));
@@ -157,6 +159,12 @@ fn combinations(draft: &Draft) -> impl Iterator<Item = String> {
         (
             number("limits.connections_per_address") > number("limits.connections"),
             "limits.connections_per_address must not be more than limits.connections",
+        ),
+        (
+            draft.value("admin.enabled").as_bool() == Some(true)
+                && number("admin.port") != 0
+                && number("admin.port") == number("server.port"),
+            "admin.port must differ from server.port",
         ),
         (number("server.port") == 0 && is("server.issuer", ""), "server.issuer must be set when server.port is 0"),
     ];

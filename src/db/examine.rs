@@ -85,9 +85,10 @@ impl Db {
         });
         let pool = Database::connect(options).await?;
         let time = Duration::from_secs(config.statement_timeout_seconds) + super::AFTER_TIMEOUT;
-        let limit = super::Limit { time, primary: None };
+        let metrics = std::sync::Arc::new(super::Metrics::new(config.engine()));
+        let limit = super::Limit { time, metrics, primary: None };
         let writer = Writer::Sqlite(Groups::new(pool.clone(), BUSY_TIMEOUT));
-        Ok(Some(Self { reader: Reader { pool, limit }, writer, stamp }))
+        Ok(Some(Self { reader: Reader { pool, limit }, writer, stamp, max_connections: 2 }))
     }
 
     /// `None` on `SQLite`.

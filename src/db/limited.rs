@@ -9,7 +9,8 @@ use sea_orm::{
 };
 
 use super::primary::Primary;
-use super::{Transaction, system};
+use super::{Transaction, fault, system};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
 /// Connections for statements that only read, outside a transaction.
@@ -26,10 +27,11 @@ impl Reader {
     }
 }
 
-/// How long a statement may take, and who is told when it fails.
+/// How long anything may take, where it is counted that something failed, and who is told of it.
 #[derive(Debug, Clone)]
 pub(super) struct Limit {
     pub(super) time: Duration,
+    pub(super) metrics: Arc<Metrics>,
     /// `None` on SQLite.
     pub(super) primary: Option<Arc<Primary>>,
 }
@@ -39,9 +41,17 @@ impl Limit {
     /// does not.
     pub(super) async fn within<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let late = |_| Err(DbErr::Conn(RuntimeErr::Internal(format!("no answer within {:?}", self.time))));
-        let result = tokio::time::timeout(self.time, work).await.unwrap_or_else(late);
+        let result = self.counted(tokio::time::timeout(self.time, work).await.unwrap_or_else(late));
         if let (Err(error), Some(primary)) = (&result, &self.primary) {
             primary.hear(error);
+        }
+        result
+    }
+
+    /// Counts an error.
+    pub(super) fn counted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        if let Some(kind) = result.as_ref().err().and_then(fault::kind) {
+            self.metrics.db_errors.count(kind);
         }
         result
     }

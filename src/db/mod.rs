@@ -4,10 +4,11 @@
 //! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock, and commits together with others.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use prometheus::IntCounter;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection,
@@ -17,9 +18,11 @@ use secrecy::ExposeSecret as _;
 
 use crate::clock::{self, DatabaseClock};
 use crate::config;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{self, Child};
 
 mod examine;
+mod fault;
 mod group;
 mod identity;
 mod limited;
@@ -47,6 +50,18 @@ pub struct Db {
     writer: Writer,
     /// Beside the file of SQLite: what tells that the file is another one.
     stamp: Option<identity::Stamp>,
+    max_connections: u32,
+}
+
+/// How many connections there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    /// That do something.
+    pub used: u32,
+    /// That wait for something to do.
+    pub idle: u32,
+    /// That there may be.
+    pub max: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +77,8 @@ pub struct Transaction {
     limit: Limit,
     /// From the wait for a connection to the commit.
     trace: Child,
+    /// What has happened once this is committed.
+    counted: Mutex<Vec<IntCounter>>,
 }
 
 #[derive(Debug)]
@@ -90,21 +107,41 @@ impl Transaction {
         row.map_or(Ok(false), |row| row.try_get_by_index(0))
     }
 
+    /// Counts one once the transaction is committed.
+    pub fn count(&self, counter: IntCounter) {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).push(counter);
+    }
+
+    /// The metrics of the application.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.limit.metrics
+    }
+
     /// Returns when what was done is durable. An error says that nobody knows: it may be.
     pub async fn commit(self) -> Result<(), DbErr> {
         let committed = match self.open {
-            Open::Sqlite(turn) => turn.commit().await,
+            Open::Sqlite(turn) => self.limit.counted(turn.commit().await),
             Open::Postgres(tx) => self.limit.within(tx.commit()).await,
         };
-        self.trace.judge(committed)
+        self.trace.judge(committed)?;
+        let counted = self.counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        counted.iter().for_each(IntCounter::inc);
+        Ok(())
     }
 }
 
 impl Db {
     /// Opens the database that the configuration names; a missing SQLite file is made, readable by its owner only.
     pub async fn connect(config: &config::Database) -> Result<Self, DbErr> {
+        Self::connect_counted(config, Arc::new(Metrics::new(config.engine()))).await
+    }
+
+    /// As `connect`, with metrics that were there before: those of an application that is to use it.
+    pub async fn connect_counted(config: &config::Database, metrics: Arc<Metrics>) -> Result<Self, DbErr> {
         let url = config.url.expose_secret();
         let time = Duration::from_secs(config.statement_timeout_seconds) + AFTER_TIMEOUT;
+        let max_connections = config.max_connections;
         if config.is_sqlite() {
             create_private(url);
             // The writer comes first: it makes the files that the readers then share.
@@ -113,8 +150,9 @@ impl Db {
             readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
             let writer = Writer::Sqlite(Groups::new(writer, BUSY_TIMEOUT));
             let stamp = Some(identity::Stamp::beside(&file_of(url)));
-            let limit = Limit { time, primary: None };
-            return Ok(Self { reader: Reader { pool: Database::connect(readers).await?, limit }, writer, stamp });
+            let limit = Limit { time, metrics, primary: None };
+            let reader = Reader { pool: Database::connect(readers).await?, limit };
+            return Ok(Self { reader, writer, stamp, max_connections: max_connections + 1 });
         }
         let (url, primary) = Primary::find(url, Duration::from_secs(config.acquire_timeout_seconds)).await?;
         let (watching, asked) = (Arc::clone(&primary), Arc::clone(&primary));
@@ -150,8 +188,9 @@ impl Db {
             });
         let pool = Database::connect(options).await?;
         primary.is_used_by(pool.get_postgres_connection_pool());
-        let limit = Limit { time, primary: Some(primary) };
-        Ok(Self { reader: Reader { pool: pool.clone(), limit }, writer: Writer::Postgres(pool), stamp: None })
+        let limit = Limit { time, metrics, primary: Some(primary) };
+        let reader = Reader { pool: pool.clone(), limit };
+        Ok(Self { reader, writer: Writer::Postgres(pool), stamp: None, max_connections })
     }
 
     /// For statements that only read, outside a transaction.
@@ -171,10 +210,10 @@ impl Db {
 
     /// Runs one statement that writes, and returns its rows when they are durable.
     pub async fn write(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let trace = traces::database("write", self.system());
+        let (trace, limit) = (traces::database("write", self.system()), &self.reader.limit);
         trace.judge(match &self.writer {
-            Writer::Sqlite(groups) => groups.write(statement).await,
-            Writer::Postgres(pool) => self.reader.limit.within(pool.query_all_raw(statement)).await,
+            Writer::Sqlite(groups) => limit.counted(groups.write(statement).await),
+            Writer::Postgres(pool) => limit.within(pool.query_all_raw(statement)).await,
         })
     }
 
@@ -182,10 +221,10 @@ impl Db {
     pub async fn begin(&self) -> Result<Transaction, DbErr> {
         let (limit, trace) = (self.reader.limit.clone(), traces::database("transaction", self.system()));
         let open = match &self.writer {
-            Writer::Sqlite(groups) => groups.begin().await.map(Open::Sqlite),
+            Writer::Sqlite(groups) => limit.counted(groups.begin().await).map(Open::Sqlite),
             Writer::Postgres(pool) => limit.within(pool.begin()).await.map(Open::Postgres),
         };
-        Ok(Transaction { open: trace.judge(open)?, limit, trace })
+        Ok(Transaction { open: trace.judge(open)?, limit, trace, counted: Mutex::default() })
     }
 
     fn system(&self) -> &'static str {
@@ -204,6 +243,29 @@ impl Db {
         // Whoever takes what is read may take their time.
         tx.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         Ok(tx)
+    }
+
+    /// The metrics of the application that uses the database.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.reader.limit.metrics
+    }
+
+    /// How many connections there are at this moment; on SQLite the one that writes belongs to them.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let idle = |idle: usize| u32::try_from(idle).unwrap_or(u32::MAX);
+        let (open, idle) = match &self.writer {
+            Writer::Sqlite(groups) => {
+                let pools = [groups.writer(), &self.reader.pool].map(DatabaseConnection::get_sqlite_connection_pool);
+                pools.iter().fold((0, 0), |(open, free), pool| (open + pool.size(), free + idle(pool.num_idle())))
+            }
+            Writer::Postgres(pool) => {
+                let pool = pool.get_postgres_connection_pool();
+                (pool.size(), idle(pool.num_idle()))
+            }
+        };
+        Connections { used: open.saturating_sub(idle), idle, max: self.max_connections }
     }
 
     /// True on the embedded engine.
@@ -253,6 +315,7 @@ impl Db {
         let before = Instant::now();
         if self.is_sqlite() {
             clock.measured(before, clock::local());
+            self.metrics().db_clock_offset.show(Some(0.0));
             return Ok(true);
         }
         let query = Statement::from_string(DatabaseBackend::Postgres, "SELECT clock_timestamp()");
@@ -264,6 +327,7 @@ impl Db {
             return Ok(false);
         }
         let skew = clock.measured(before, row.try_get_by_index(0)?);
+        self.metrics().db_clock_offset.show(Some(skew.as_seconds_f64()));
         if skew.abs() > TimeDelta::seconds(10) {
             tracing::warn!(skew_ms = skew.num_milliseconds(), "this host's clock differs from the database's");
         }

@@ -40,6 +40,7 @@ pub use management::{Exported, Listed, Management, Resealed, Revoked, Succeeded}
 pub use open::imported_kid;
 pub use plan::State;
 pub use ring::AnyKey;
+pub use rotation::Signing;
 pub use seal::SealedBy;
 
 use ring::Ring;
@@ -215,6 +216,9 @@ impl Keyring {
     /// Reads what is planned, and the keys when that has changed. A database that does not answer leaves the ring as it was: false.
     pub async fn poll(&self, now: DateTime<Utc>) -> bool {
         let read = traces::span("read key ring").judge(self.read(now).await);
+        if read.is_err() {
+            self.succession.db.metrics().key_ring_failures.inc();
+        }
         let was_unread = self.is_unread.swap(read.is_err(), Ordering::Relaxed);
         match &read {
             Err(error) if !was_unread => tracing::warn!(error = %error, "the key ring was not read anew"),

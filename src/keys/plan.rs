@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Purpose;
 use super::seal::Unopened;
+use super::store::Plan;
 use crate::config::{self, Algorithm, Config};
 use crate::entity::signing_key::Model;
 
@@ -65,17 +66,24 @@ impl State {
 
     /// The state of a key at `now`.
     pub(super) fn of(row: &Model, now: DateTime<Utc>) -> Self {
+        if row.revoked_at.is_some() { Self::Gone } else { Plan::from(row).state(now) }
+    }
+}
+
+impl Plan {
+    /// The state at `now` of a key that was not revoked.
+    pub(super) fn state(&self, now: DateTime<Utc>) -> State {
         let has_passed = |end: Option<DateTime<Utc>>| end.is_some_and(|end| end <= now);
-        if row.revoked_at.is_some() || has_passed(row.gone_at) {
-            Self::Gone
-        } else if has_passed(row.unpublished_at) {
-            Self::Unpublished
-        } else if has_passed(row.retained_at) {
-            Self::Retained
-        } else if row.signing_at <= now {
-            Self::Signing
+        if has_passed(self.gone_at) {
+            State::Gone
+        } else if has_passed(self.unpublished_at) {
+            State::Unpublished
+        } else if has_passed(self.retained_at) {
+            State::Retained
+        } else if self.signing_at <= now {
+            State::Signing
         } else {
-            Self::Announced
+            State::Announced
         }
     }
 }

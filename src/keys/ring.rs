@@ -116,6 +116,11 @@ impl Ring {
         member.plan.gone_at.is_none_or(|end| end > now).then(|| member.key.clone())
     }
 
+    /// Of each key that signs JWTs, or did or will, what is planned.
+    pub(super) fn signing_plans(&self) -> impl Iterator<Item = &Plan> {
+        self.members.iter().filter(|member| member.key.signing().is_some()).map(|member| &member.plan)
+    }
+
     /// The signing keys that stand in the JWK Set at `now`.
     pub(super) fn published(&self, now: DateTime<Utc>) -> Vec<&Key> {
         let is_published = |member: &&Member| member.plan.unpublished_at.is_none_or(|end| end > now);

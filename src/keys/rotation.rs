@@ -6,13 +6,37 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::plan::{Fitness, Retirement};
+use super::plan::{Fitness, Retirement, State};
 use super::succession::{Succession, is_live, newest};
 use super::{Error, Keyring, Purpose, store};
 use crate::audit::Event;
 use crate::entity::signing_key::Model;
 
+/// The life of the keys that sign access tokens, at one moment.
+#[derive(Debug, Clone)]
+pub struct Signing {
+    /// How many there are in each state that a published key can be in.
+    pub counts: [(State, usize); 3],
+    /// When the key that signs began to; `None` when none signs.
+    pub since: Option<DateTime<Utc>>,
+    /// When the next one begins to; `None` when none is planned.
+    pub next: Option<DateTime<Utc>>,
+}
+
 impl Keyring {
+    /// What becomes of the keys that sign access tokens, as far as they could be opened.
+    #[must_use]
+    pub fn signing(&self, now: DateTime<Utc>) -> Signing {
+        let ring = self.current();
+        let states: Vec<_> = ring.signing_plans().map(|plan| (plan.state(now), plan.signing_at)).collect();
+        let of = |state| states.iter().filter(move |(is, _)| *is == state).map(|(_, signing_at)| *signing_at);
+        let counts = [State::Announced, State::Signing, State::Retained].map(|state| (state, of(state).count()));
+        let since = of(State::Signing).max();
+        let announced = of(State::Announced).min();
+        let due = || self.succession.schedule.succession(since?).map(|(_, successor_at)| successor_at);
+        Signing { counts, since, next: announced.or_else(due) }
+    }
+
     /// Does what is due; every replica may try, one does it. A killed one leaves it to the next.
     pub async fn upkeep(&self, now: DateTime<Utc>) -> Result<(), Error> {
         let reader = self.succession.db.reader();

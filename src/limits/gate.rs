@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::budget::{Rate, Verdict};
-use super::{Attempt, Spent};
+use super::{Attempt, DELAY, OF_ACCOUNT, Spent};
 use crate::entity::rate_limit::Model as Row;
 
 /// Rows by their key, as they count at one time; one that is missing is fresh.
@@ -47,13 +47,20 @@ impl Gate {
         self.lane.into_iter().chain(spent).collect()
     }
 
-    /// Whether an attempt may begin; `slow` is the lane's rate of failures.
-    pub(super) fn verdict(&self, rows: &mut Rows, slow: Option<Rate>) -> Verdict {
+    /// Whether an attempt may begin, and which budget says so; `slow` is the lane's rate of failures.
+    pub(super) fn verdict(&self, rows: &mut Rows, slow: Option<Rate>) -> (Verdict, &'static str) {
         let now = rows.now;
-        let lane = self.lane.map_or(Verdict::Open, |key| rows.of(key).admits_guess(slow, now));
+        let lane = self.lane.map_or((Verdict::Open, DELAY), |key| {
+            let row = rows.of(key);
+            let is_day_spent = row.admits(slow, 1, now) != Verdict::Open;
+            (row.admits_guess(slow, now), if is_day_spent { OF_ACCOUNT } else { DELAY })
+        });
         let asked = [self.address.filter(|_| !self.is_known), self.everybody];
-        let rates = asked.into_iter().flatten().map(|spent| rows.of(spent.key).admits(Some(spent.rate), 1, now));
-        rates.fold(lane, Verdict::max)
+        let rates = asked.into_iter().flatten().map(|spent| {
+            let verdict = rows.of(spent.key).admits(Some(spent.rate), 1, now);
+            (verdict, spent.budget)
+        });
+        rates.fold(lane, |worst, next| if next.0 > worst.0 { next } else { worst })
     }
 
     /// Counts an attempt as one that fails, until it is settled.

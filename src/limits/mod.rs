@@ -45,6 +45,13 @@ pub enum Error {
     Storage(#[from] DbErr),
 }
 
+/// The lane's delay, which no setting has the name of.
+const DELAY: &str = "guesses_without_delay";
+const OF_ACCOUNT: &str = "sign_in_failures_per_account_per_day";
+const OF_ADDRESS: &str = "sign_in_failures_per_address_per_hour";
+const REGISTRATIONS: &str = "registrations_per_address_per_hour";
+const EVERYBODY: &str = "sign_ins_per_second";
+
 impl Error {
     fn after(wait: TimeDelta) -> Self {
         // Rounded up: who comes back in time is let in.
@@ -65,11 +72,13 @@ pub struct Attempt {
     spent: Option<Spent>,
 }
 
-/// A unit of the address' budget.
+/// A unit of a budget.
 #[derive(Debug, Clone, Copy)]
 struct Spent {
     key: Uuid,
     rate: Rate,
+    /// The name of its setting.
+    budget: &'static str,
 }
 
 /// The budgets, as they are set.
@@ -100,5 +109,16 @@ impl Limits {
             known_for,
             waiting: Semaphore::new(WAITING),
         }
+    }
+
+    /// Counts a refusal, and says when to come again.
+    fn refused(&self, budget: &'static str, wait: TimeDelta) -> Error {
+        self.db.metrics().rate_limited.count(budget);
+        Error::after(wait)
+    }
+
+    /// The budget that sign-ins and registrations share.
+    fn of_everybody(&self) -> Option<Spent> {
+        self.everybody.map(|rate| Spent { key: subject::everybody(), rate, budget: EVERYBODY })
     }
 }

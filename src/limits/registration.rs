@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::budget::Verdict;
 use super::gate::{Gate, Rows};
-use super::{Attempt, Error, Limits, Spent, store, subject};
+use super::{Attempt, Error, Limits, REGISTRATIONS, Spent, store, subject};
 use crate::audit::Origin;
 
 impl Limits {
@@ -12,32 +12,32 @@ impl Limits {
     /// is to be given back.
     pub async fn registration(&self, origin: &Origin, now: DateTime<Utc>) -> Result<Attempt, Error> {
         let address = subject::registrations(origin.ip_address).zip(self.registrations);
-        let address = address.map(|(key, rate)| Spent { key, rate });
-        let everybody = self.everybody.map(|rate| Spent { key: subject::everybody(), rate });
+        let address = address.map(|(key, rate)| Spent { key, rate, budget: REGISTRATIONS });
+        let everybody = self.of_everybody();
         let gate = Gate { lane: None, is_known: false, address, everybody };
         if !self.is_enabled || gate.keys().is_empty() {
             return Ok(Attempt::default());
         }
         let read = store::rows(self.db.reader(), gate.keys()).await?;
-        admitted(gate.verdict(&mut Rows::new(read, now), None))?;
+        self.admitted(gate.verdict(&mut Rows::new(read, now), None))?;
         let tx = self.db.begin().await?;
         let mut rows = Rows::new(store::lock(&tx, &gate.keys(), now).await?, now);
-        admitted(gate.verdict(&mut rows, None))?;
+        self.admitted(gate.verdict(&mut rows, None))?;
         gate.pass(&mut rows);
         let is_spent = address.is_some_and(|spent| rows.of(spent.key).is_newly_spent(Some(spent.rate), now));
         store::put(&tx, rows.touched()).await?;
         if is_spent {
-            super::settle::report(&tx, "registrations_per_address_per_hour", None, origin, now).await?;
+            super::settle::report(&tx, REGISTRATIONS, None, origin, now).await?;
         }
         tx.commit().await?;
         Ok(gate.attempt(None))
     }
-}
 
-fn admitted(verdict: Verdict) -> Result<(), Error> {
-    match verdict {
-        Verdict::Open => Ok(()),
-        Verdict::Crowded => Err(Error::after(TimeDelta::zero())),
-        Verdict::Closed(wait) => Err(Error::after(wait)),
+    fn admitted(&self, (verdict, budget): (Verdict, &'static str)) -> Result<(), Error> {
+        match verdict {
+            Verdict::Open => Ok(()),
+            Verdict::Crowded => Err(self.refused(budget, TimeDelta::zero())),
+            Verdict::Closed(wait) => Err(self.refused(budget, wait)),
+        }
     }
 }

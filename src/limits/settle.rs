@@ -5,8 +5,9 @@ use sea_orm::{ConnectionTrait, DbErr};
 use serde_json::json;
 
 use super::gate::Rows;
-use super::{Attempt, Limits, store};
+use super::{Attempt, DELAY, Limits, OF_ACCOUNT, OF_ADDRESS, store};
 use crate::audit::{self, Entry, Event, Origin};
+use crate::db::Transaction;
 
 /// Addresses that one user is known at: more would let a user fill the table.
 const ADDRESSES: i64 = 20;
@@ -16,7 +17,7 @@ impl Limits {
     /// with it.
     pub async fn failed(
         &self,
-        tx: &impl ConnectionTrait,
+        tx: &Transaction,
         attempt: &Attempt,
         user_id: Option<i64>,
         origin: &Origin,
@@ -33,11 +34,9 @@ impl Limits {
         let is_address_spent =
             attempt.spent.is_some_and(|spent| rows.of(spent.key).is_newly_spent(Some(spent.rate), now));
         store::put(tx, rows.touched()).await?;
-        for (is_spent, budget, user_id) in [
-            (begins_delays, "guesses_without_delay", user_id),
-            (is_day_spent, "sign_in_failures_per_account_per_day", user_id),
-            (is_address_spent, "sign_in_failures_per_address_per_hour", None),
-        ] {
+        for (is_spent, budget, user_id) in
+            [(begins_delays, DELAY, user_id), (is_day_spent, OF_ACCOUNT, user_id), (is_address_spent, OF_ADDRESS, None)]
+        {
             if is_spent {
                 report(tx, budget, user_id, origin, now).await?;
             }
@@ -107,7 +106,7 @@ pub async fn forget(tx: &impl ConnectionTrait, user_id: i64) -> Result<(), DbErr
 
 /// Writes down that a budget is spent; it is named as its setting is.
 pub(super) async fn report(
-    tx: &impl ConnectionTrait,
+    tx: &Transaction,
     budget: &str,
     user_id: Option<i64>,
     origin: &Origin,

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::budget::Verdict;
 use super::gate::{Gate, Rows};
-use super::subject::{self, Subjects};
-use super::{Attempt, Error, Limits, Spent, store};
+use super::subject::Subjects;
+use super::{Attempt, DELAY, Error, Limits, OF_ADDRESS, Spent, store};
 use crate::audit::Origin;
 use crate::clock::Clock;
 
@@ -31,20 +31,27 @@ impl Limits {
         loop {
             match self.begin(&subjects, clock.now()).await? {
                 Ok(attempt) => return Ok(attempt),
-                Err(Verdict::Closed(wait)) => return Err(Error::after(wait)),
-                Err(_) if started.elapsed() >= PATIENCE => return Err(Error::after(TimeDelta::zero())),
+                Err((Verdict::Closed(wait), budget)) => return Err(self.refused(budget, wait)),
+                Err((_, budget)) if started.elapsed() >= PATIENCE => {
+                    return Err(self.refused(budget, TimeDelta::zero()));
+                }
                 Err(_) => {}
             }
             if place.is_none() {
-                place = Some(self.waiting.try_acquire().map_err(|_| Error::after(TimeDelta::zero()))?);
+                let acquired = self.waiting.try_acquire();
+                place = Some(acquired.map_err(|_| self.refused(DELAY, TimeDelta::zero()))?);
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     /// `Ok(Err(_))` is a refusal.
-    async fn begin(&self, subjects: &Subjects, now: DateTime<Utc>) -> Result<Result<Attempt, Verdict>, DbErr> {
-        let everybody = self.everybody.map(|rate| Spent { key: subject::everybody(), rate });
+    async fn begin(
+        &self,
+        subjects: &Subjects,
+        now: DateTime<Utc>,
+    ) -> Result<Result<Attempt, (Verdict, &'static str)>, DbErr> {
+        let everybody = self.of_everybody();
         let keys = [Some(subjects.account), subjects.known, subjects.address, everybody.map(|spent| spent.key)];
         let read = store::rows(self.db.reader(), keys.into_iter().flatten().collect()).await?;
         let mut rows = Rows::new(read, now);
@@ -53,21 +60,25 @@ impl Limits {
         let gate = Gate {
             lane: Some(lane.unwrap_or(subjects.account)),
             is_known: lane.is_some(),
-            address: subjects.address.zip(self.failures_of_address).map(|(key, rate)| Spent { key, rate }),
+            address: subjects.address.zip(self.failures_of_address).map(|(key, rate)| Spent {
+                key,
+                rate,
+                budget: OF_ADDRESS,
+            }),
             // Strangers in any number leave room for those who are known.
             everybody: everybody
                 .map(|spent| if lane.is_some() { Spent { rate: spent.rate.with_reserve(), ..spent } } else { spent }),
         };
         // Most refusals end here, having locked nothing.
-        let verdict = gate.verdict(&mut rows, self.failures_of_account);
-        if verdict != Verdict::Open {
-            return Ok(Err(verdict));
+        let judged = gate.verdict(&mut rows, self.failures_of_account);
+        if judged.0 != Verdict::Open {
+            return Ok(Err(judged));
         }
         let tx = self.db.begin().await?;
         let mut rows = Rows::new(store::lock(&tx, &gate.keys(), now).await?, now);
-        let verdict = gate.verdict(&mut rows, self.failures_of_account);
-        if verdict != Verdict::Open {
-            return Ok(Err(verdict));
+        let judged = gate.verdict(&mut rows, self.failures_of_account);
+        if judged.0 != Verdict::Open {
+            return Ok(Err(judged));
         }
         gate.pass(&mut rows);
         store::put(&tx, rows.touched()).await?;

@@ -149,9 +149,10 @@ impl From<tokens::Error> for Refusal {
 impl From<sessions::Error> for Refusal {
     fn from(error: sessions::Error) -> Self {
         match error {
-            sessions::Error::Dead | sessions::Error::Reused | sessions::Error::FromTheFuture => {
-                Code::RefreshReuseDetected.into()
-            }
+            sessions::Error::Dead
+            | sessions::Error::Inactive
+            | sessions::Error::Reused
+            | sessions::Error::FromTheFuture => Code::RefreshReuseDetected.into(),
             sessions::Error::Expired => Code::TokenExpired.into(),
             sessions::Error::RateLimited { retry_after } => rate_limited(retry_after),
             sessions::Error::NotFound => Code::SessionNotFound.into(),

@@ -31,6 +31,9 @@ pub enum Error {
     /// No such family, or it has ended, or the token is not its own.
     #[error("no live session belongs to the token")]
     Dead,
+    /// The user is deactivated, which a refresh tells nobody.
+    #[error("the user is inactive")]
+    Inactive,
     /// Not refreshed in time, or past the absolute end.
     #[error("the session has expired")]
     Expired,
@@ -63,6 +66,24 @@ pub enum Error {
 impl From<crate::random::Error> for Error {
     fn from(error: crate::random::Error) -> Self {
         Self::Token(error.into())
+    }
+}
+
+impl Error {
+    /// What became of a refresh, for those who count them.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Dead | Self::NotFound => "ended",
+            Self::Inactive => "inactive",
+            Self::Expired => "expired",
+            Self::Reused => "reused",
+            Self::FromTheFuture => "future",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Token(tokens::Error::Keys(_) | tokens::Error::Random(_)) | Self::Contended | Self::Storage(_) => {
+                "unavailable"
+            }
+            Self::Token(_) => "invalid",
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Opening a session at sign-in.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::family::proof;
 use super::store::{self, Family};
 use super::{Error, Reason, Sessions};
 use crate::audit::{self, Entry, Event, Origin};
+use crate::db::Transaction;
 use crate::random;
 use crate::tokens::{Grant, Pair, RefreshGrant};
 
@@ -27,7 +27,7 @@ impl Sessions {
     /// Opens a session within the caller's transaction, which holds the user's row. Ends the least recently seen ones beyond the cap.
     pub async fn open(
         &self,
-        tx: &impl ConnectionTrait,
+        tx: &Transaction,
         (user_id, subject): (i64, Uuid),
         origin: &Origin,
         now: DateTime<Utc>,

@@ -53,7 +53,11 @@ impl Sessions {
     async fn stamped(&self, now: DateTime<Utc>) -> Result<ServiceClock, DbErr> {
         let read = store::service_clock(self.db.reader()).await?;
         let new = ServiceClock::stamped(read.as_ref(), self.retry_window(), now);
-        store::stamp(&self.db, read.as_ref(), &new).await?;
+        let is_ours = store::stamp(&self.db, read.as_ref(), &new).await?;
+        let is_noticed = new.recovered_at != read.and_then(|read| read.recovered_at) && new.recovered_at.is_some();
+        if is_ours && is_noticed {
+            self.db.metrics().outages.inc();
+        }
         Ok(new)
     }
 }

@@ -19,10 +19,23 @@ use crate::tokens::{Pair, RefreshClaims};
 /// A request that has waited for longer judges nothing: its client was answered 503, and may have gone on with this token since. A
 /// client that gives up earlier and refreshes twice meanwhile is not covered.
 const LONGEST: Duration = Duration::from_secs(10);
+/// The outcome of a retry, for those who count.
+const RETRIED: &str = "retried";
 
 impl Sessions {
     /// Exchanges a refresh token for its successor and a new access token.
     pub async fn rotate(&self, token: &str, origin: &Origin, now: DateTime<Utc>) -> Result<Pair, Error> {
+        let exchanged = self.exchange(token, origin, now).await;
+        let metrics = self.db.metrics();
+        metrics.refreshes.count(exchanged.as_ref().map_or_else(Error::outcome, |(_, outcome)| *outcome));
+        if matches!(exchanged, Err(Error::RateLimited { .. })) {
+            metrics.rate_limited.count("refreshes_per_minute");
+        }
+        exchanged.map(|(pair, _)| pair)
+    }
+
+    /// The pair, and whether it is new.
+    async fn exchange(&self, token: &str, origin: &Origin, now: DateTime<Utc>) -> Result<(Pair, &'static str), Error> {
         let started = Instant::now();
         let token = self.tokens.verify_refresh(token, now).await?;
         if let Some(limit) = &self.limit {
@@ -39,17 +52,18 @@ impl Sessions {
                 return Err(Error::Contended);
             }
             match family.judge(&token, window, now) {
-                State::Dead => return Err(Error::Dead),
+                State::Dead if family.is_active => return Err(Error::Dead),
+                State::Dead => return Err(Error::Inactive),
                 State::Expired => return Err(Error::Expired),
                 State::Future => return Err(self.end_lost(&family, &token, origin, now).await),
-                State::Retry => return self.retry(&family, &token, origin, now).await,
+                State::Retry => return Ok((self.retry(&family, &token, origin, now).await?, RETRIED)),
                 State::Late if self.was_down(&family, now).await? => {
-                    return self.retry(&family, &token, origin, now).await;
+                    return Ok((self.retry(&family, &token, origin, now).await?, RETRIED));
                 }
                 State::Late | State::Theft => return Err(self.end_stolen(&family, &token, origin, now).await),
                 State::Rotate => {
                     if let Some(pair) = self.take(&family, now).await? {
-                        return Ok(pair);
+                        return Ok((pair, "rotated"));
                     }
                 }
             }
@@ -140,6 +154,7 @@ impl Sessions {
         if store::end_session(&tx, family.session_id, reason, now).await? {
             let details = serde_json::json!({"presented": token.generation, "current": family.generation});
             audit::record(&tx, now, event, entry(family, origin, Some(details))).await?;
+            tx.count(self.db.metrics().thefts.clone());
         }
         tx.commit().await
     }

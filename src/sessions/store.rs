@@ -245,13 +245,14 @@ pub(super) async fn service_clock(db: &impl ConnectionTrait) -> Result<Option<Se
     ServiceClock::find_by_statement(statement(db, sql, [])).one(db).await
 }
 
-/// Writes the row, unless another replica has stamped it since it was read.
-pub(super) async fn stamp(db: &Db, read: Option<&ServiceClock>, new: &ServiceClock) -> Result<(), DbErr> {
+/// Writes the row, unless another replica has stamped it since it was read: then false.
+pub(super) async fn stamp(db: &Db, read: Option<&ServiceClock>, new: &ServiceClock) -> Result<bool, DbErr> {
     const SQL: &str = "INSERT INTO service_clock (id, seen_at, down_from, recovered_at) VALUES (1, $1, $2, $3) \
-        ON CONFLICT (id) DO UPDATE SET seen_at = $1, down_from = $2, recovered_at = $3 WHERE service_clock.seen_at = $4";
+        ON CONFLICT (id) DO UPDATE SET seen_at = $1, down_from = $2, recovered_at = $3 WHERE service_clock.seen_at = $4 \
+        RETURNING id";
     let read = read.map(|read| read.seen_at);
     let values = [new.seen_at.into(), new.down_from.into(), new.recovered_at.into(), read.into()];
-    db.write(statement(db.reader(), SQL, values)).await.map(|_| ())
+    db.write(statement(db.reader(), SQL, values)).await.map(|rows| !rows.is_empty())
 }
 
 /// The next `limit` rows after `cursor`, and where to go on; `None` at the end of the table.

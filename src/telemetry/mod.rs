@@ -1,7 +1,8 @@
-//! Logs: one line an event, JSON or for people, on standard output. Nobody waits for whoever reads them: lines that find the queue
+//! What operators see. Logs: one line an event, JSON or for people, on standard output. Nobody waits for whoever reads them: lines that find the queue
 //! full are dropped and counted.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -10,7 +11,11 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 
 mod export;
+pub mod metrics;
+mod process;
 pub mod traces;
+
+use metrics::Metrics;
 
 /// Lines that may wait to be written: some megabytes.
 const QUEUE: usize = 16_384;
@@ -42,7 +47,7 @@ pub fn start(log: &Log) -> Logs {
 
 impl Logs {
     /// Tells from time to time how many lines were dropped.
-    pub(crate) fn report_drops(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn report_drops(&self, metrics: Arc<Metrics>) -> impl Future<Output = ()> + Send + use<> {
         let counter = self.dropped.clone();
         async move {
             let (mut ticks, mut told) = (tokio::time::interval(REPORT), 0);
@@ -50,6 +55,7 @@ impl Logs {
                 ticks.tick().await;
                 let dropped = counter.dropped_lines();
                 if dropped > told {
+                    metrics.log_lines_dropped.inc_by((dropped - told) as u64);
                     tracing::warn!(dropped = dropped - told, "log lines were dropped: nobody read them fast enough");
                     told = dropped;
                 }

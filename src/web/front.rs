@@ -23,16 +23,15 @@ use super::paths::{Match, Paths};
 use super::{coded, detail, guard, headers, origin, try_again_after};
 use crate::config;
 use crate::random;
+use crate::telemetry::metrics::{Held, Metrics};
 use crate::telemetry::traces::{Head, RequestSpan};
 
 const REQUEST_ID: &str = "x-request-id";
 const TRACEPARENT: &str = "traceparent";
 /// Answers of these routes are logged at level debug, unless they are refusals.
-const QUIET: [&str; 2] = ["/health/", "/.well-known/"];
-/// The route of a request that has none.
-const NO_ROUTE: &str = "none";
+const QUIET: [&str; 3] = ["/health/", "/metrics", "/.well-known/"];
 /// Probes have no span: they come every few seconds and are about nobody.
-const UNTRACED: &str = "/health/";
+const UNTRACED: [&str; 2] = ["/health/", "/metrics"];
 /// How long a handler may take: longer than waiting for others of an account, a hash, a connection and a statement together.
 const HANDLER_TIME: Duration = Duration::from_secs(12);
 
@@ -51,6 +50,7 @@ pub struct Front {
     is_draining: AtomicBool,
     /// The routes must not answer for now.
     is_held: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 /// What there is once the application is built.
@@ -65,6 +65,7 @@ impl Front {
         waiting: fn(&str) -> Option<Response>,
         shape: fn(&Error) -> Response,
         server: &config::Server,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let host = Url::parse(&server.issuer()).ok().and_then(|issuer| issuer.host_str().map(str::to_owned));
         Self {
@@ -77,7 +78,13 @@ impl Front {
             proxies: server.trusted_proxies.clone(),
             is_draining: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
+            metrics,
         }
+    }
+
+    /// Where requests and their connections are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// From now on every answer is the last on its connection (RFC 9112 9.6): who is still asking goes elsewhere before connections
@@ -100,6 +107,7 @@ impl Front {
     /// Answers a request, whatever it is.
     pub async fn answer(&self, request: Request) -> Response {
         let started = Instant::now();
+        let _in_flight = Held::new(&self.metrics.requests_in_flight);
         let peer = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
         let id = self.request_id(&request, peer);
         let method = request.method().clone();
@@ -126,8 +134,12 @@ impl Front {
         }
         headers::add(response.headers_mut(), self.is_https);
         response.headers_mut().insert(REQUEST_ID, id);
+        let took = started.elapsed();
+        self.metrics.answered(method.as_str(), route, response.status().as_str(), took);
         let status = response.status().as_u16();
-        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        trace.end(method.as_str(), route, status);
+        let route = route.unwrap_or("none");
+        let duration_ms = took.as_secs_f64() * 1000.0;
         span.in_scope(|| {
             // Probes and verifiers ask so often that they would drown everything else.
             if status < 400 && QUIET.iter().any(|prefix| route.starts_with(prefix)) {
@@ -136,33 +148,32 @@ impl Front {
                 tracing::info!(method = method.as_str(), route, status, duration_ms, "answered");
             }
         });
-        trace.end(method.as_str(), (route != NO_ROUTE).then_some(route), status);
         response
     }
 
-    /// Finds the route and calls its handler; `is_read` tells whether the body was taken.
+    /// Finds the route, if it is one, and calls its handler; `is_read` tells whether the body was taken.
     async fn routed(
         &self,
         mut request: Request,
         peer: Option<std::net::IpAddr>,
         is_read: &mut bool,
         trace: &RequestSpan,
-    ) -> (&str, Response) {
+    ) -> (Option<&str>, Response) {
         if let Some(refusal) = guard::refuse(&request) {
-            return (NO_ROUTE, refusal);
+            return (None, refusal);
         }
         let path = request.original_uri().path().to_owned();
         let Some(opened) = self.opened.get().filter(|_| !self.is_held.load(Ordering::Relaxed)) else {
-            return (NO_ROUTE, (self.waiting)(&path).unwrap_or_else(try_again));
+            return (None, (self.waiting)(&path).unwrap_or_else(try_again));
         };
         let route = match opened.paths.find(request.method(), &path) {
             Match::Route(route) => route,
-            Match::OtherMethods(allow) => return (NO_ROUTE, method_not_allowed(&allow)),
-            Match::TrailingSlash => return (NO_ROUTE, self.without_slash(&request)),
-            Match::Nothing => return (NO_ROUTE, detail(StatusCode::NOT_FOUND, "Not Found")),
+            Match::OtherMethods(allow) => return (None, method_not_allowed(&allow)),
+            Match::TrailingSlash => return (None, self.without_slash(&request)),
+            Match::Nothing => return (None, detail(StatusCode::NOT_FOUND, "Not Found")),
         };
         if let Err(refusal) = guard::take_body(&mut request).await {
-            return (route, refusal);
+            return (Some(route), refusal);
         }
         *is_read = true;
         if let Some(peer) = peer {
@@ -173,7 +184,7 @@ impl Front {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
         }
-        (route, self.handled(&opened.routes, request, trace).await)
+        (Some(route), self.handled(&opened.routes, request, trace).await)
     }
 
     /// Runs the handler. What does not answer at once goes on in a task of its own: a client that hangs up does not undo a logout
@@ -197,6 +208,7 @@ impl Front {
             Ok(Ok(Err(error))) if error.is_from_response() => error.into_response(),
             Ok(Ok(Err(error))) => (self.shape)(&error),
             Ok(Err(panic)) => {
+                self.metrics.panics.inc();
                 let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
                 let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
                 tracing::error!(error = text, "a handler panicked");
@@ -225,7 +237,8 @@ impl Front {
 
     /// Begins the span of a request. The trace of a caller who is believed goes on; from a stranger it would decide what we trace.
     fn trace(&self, request: &Request, peer: Option<std::net::IpAddr>, id: &str) -> RequestSpan {
-        if request.original_uri().path().starts_with(UNTRACED) {
+        let path = request.original_uri().path();
+        if UNTRACED.iter().any(|prefix| path.starts_with(prefix)) {
             return RequestSpan::none();
         }
         let mut given = request.headers().get_all(TRACEPARENT).iter();
@@ -286,7 +299,8 @@ mod tests {
     /// A front with two handlers that panic: at once, and in the task that waits for them; and one that does not.
     fn front() -> Front {
         let config = config::Config::load(None, &BTreeMap::new()).expect("the defaults");
-        let front = Front::new(|_| None, |_| Response::default(), &config.server);
+        let metrics = Arc::new(Metrics::new("sqlite"));
+        let front = Front::new(|_| None, |_| Response::default(), &config.server, metrics);
         let mut paths = Paths::default();
         let mut routes = Route::new();
         for path in ["/at-once", "/later", "/fine"] {
@@ -325,5 +339,6 @@ mod tests {
             assert_eq!(body, r#"{"error":{"code":"internal_error","message":"Internal server error"}}"#, "{path}");
             assert_eq!(ask(&front, "/fine").await, (StatusCode::OK, true, "fine".to_owned()));
         }
+        assert_eq!((front.metrics.panics.get(), front.metrics.requests_in_flight.get()), (2, 0));
     }
 }

@@ -28,6 +28,7 @@ use super::guard::Unreadable;
 use super::head::{Gate, MAX_HEAD};
 use super::origin;
 use crate::config;
+use crate::telemetry::metrics::Held;
 
 /// From the first byte of a request to the end of its head, and from accept to the first byte.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -60,8 +61,8 @@ impl Caps {
         Self { limits, exempt: server.trusted_proxies.clone(), open: Arc::default() }
     }
 
-    /// A place for a connection, given back when dropped; `None` when there is none.
-    fn take(&self, peer: IpAddr) -> Option<Place> {
+    /// A place for a connection, given back when dropped, or who has too many: its address, or all.
+    fn take(&self, peer: IpAddr) -> Result<Place, &'static str> {
         let is_exempt = origin::is_trusted(&self.exempt, peer);
         // Whoever has one address of version 6 has 2^64 of them.
         let peer = match peer {
@@ -71,14 +72,16 @@ impl Caps {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = open.1.get(&peer).copied().unwrap_or_default();
         if let Some((all, each)) = self.limits {
-            let is_full = open.0 >= all || (of_peer >= each && !is_exempt);
-            if is_full {
-                return None;
+            if open.0 >= all {
+                return Err("all");
+            }
+            if of_peer >= each && !is_exempt {
+                return Err("address");
             }
         }
         open.0 += 1;
         open.1.insert(peer, of_peer + 1);
-        Some(Place { caps: self.clone(), peer })
+        Ok(Place { caps: self.clone(), peer })
     }
 }
 
@@ -123,9 +126,13 @@ pub async fn serve(
                 continue;
             }
         };
-        // Over the cap: closed without a word, which costs the least.
-        if let Some(place) = caps.take(peer.ip().to_canonical()) {
-            connections.spawn(connection(stream, peer, Arc::clone(&front), place, stop.clone()));
+        match caps.take(peer.ip().to_canonical()) {
+            Ok(place) => {
+                let open = Held::new(&front.metrics().connections);
+                connections.spawn(connection(stream, peer, Arc::clone(&front), (place, open), stop.clone()));
+            }
+            // Closed without a word, which costs the least.
+            Err(reason) => front.metrics().connections_refused.count(reason),
         }
     }
     drop(listener);
@@ -144,7 +151,7 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     front: Arc<Front>,
-    _place: Place,
+    _held: (Place, Held),
     mut stop: watch::Receiver<bool>,
 ) {
     let Ok(local) = stream.local_addr() else { return };

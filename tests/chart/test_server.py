@@ -82,7 +82,11 @@ def test_a_pod_of_the_chart_serves(tmp_path):
     assert "applied" in machine.run(migrate)
     # The image sets SERVICE_HOST.
     process = machine.start(
-        server, SERVICE_HOST="192.0.2.1", AUTHSERVICE__SERVER__PORT=str(port), AUTHSERVICE__SERVER__DRAIN_SECONDS="0"
+        server,
+        SERVICE_HOST="192.0.2.1",
+        AUTHSERVICE__SERVER__PORT=str(port),
+        AUTHSERVICE__SERVER__DRAIN_SECONDS="0",
+        AUTHSERVICE__ADMIN__PORT="0",
     )
     try:
         wait_for(f"http://127.0.0.1:{port}{server['readinessProbe']['httpGet']['path']}", process)

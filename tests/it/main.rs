@@ -14,6 +14,7 @@ mod hostile;
 mod keys;
 mod limits;
 mod migrations;
+mod ops;
 mod readme;
 mod rest;
 mod support;

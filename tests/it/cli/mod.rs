@@ -131,7 +131,7 @@ impl Operator {
     }
 
     /// Starts a process and goes on.
-    fn spawn(&self, arguments: &[&str]) -> Process {
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Process {
         self.spawn_program(BINARY, arguments)
     }
 
@@ -141,6 +141,13 @@ impl Operator {
             .current_dir(self.directory.path())
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            // Servers run beside each other, and operators of other tests are none of theirs.
+            .envs(
+                arguments
+                    .iter()
+                    .any(|argument| argument.contains("serve"))
+                    .then_some(("AUTHSERVICE__ADMIN__PORT", "0")),
+            )
             .envs(&self.environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -223,7 +230,7 @@ fn free_port() -> u16 {
 #[test]
 fn every_command_explains_itself_whatever_the_environment() {
     let operator = Operator::new().with("AUTHSERVICE__SERVER__PORT", "wrong");
-    let commands: [&[&str]; 28] = [
+    let commands: [&[&str]; 31] = [
         &[],
         &["serve"],
         &["adopt"],

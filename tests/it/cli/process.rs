@@ -76,7 +76,7 @@ impl Process {
     }
 
     /// Waits for a line of the log with this message; errors with the exit code of a process that ends instead.
-    pub(super) async fn logged(&mut self, message: &str) -> Result<Value, Option<i32>> {
+    pub(crate) async fn logged(&mut self, message: &str) -> Result<Value, Option<i32>> {
         let started = Instant::now();
         loop {
             let has_ended = self.child.try_wait().unwrap();
@@ -137,7 +137,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Waits until the process listens.
-    pub(super) async fn of(mut process: Process) -> Self {
+    pub(crate) async fn of(mut process: Process) -> Self {
         let listening = process.logged("listening").await;
         let line = listening.unwrap_or_else(|code| panic!("ended with {code:?}: {:?}", process.output()));
         Self {

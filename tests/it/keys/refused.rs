@@ -38,6 +38,7 @@ fn run(place: &Place, arguments: &[&str], settings: &[(&str, &str)]) -> End {
         .env_clear()
         .env("DATABASE_URL", &place.database.url)
         .env("AUTHSERVICE__KEYS__DIRECTORY", place.keys())
+        .env("AUTHSERVICE__ADMIN__ENABLED", "false")
         .envs(settings.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
