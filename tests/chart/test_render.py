@@ -29,6 +29,8 @@ KUBERNETES = ("1.30", "1.37")
 PASSWORD = "p@ss/word"
 # Kinds that Kubernetes itself does not know, with the keys of their specs.
 FOREIGN = {
+    "ServiceMonitor": {"jobLabel", "selector", "namespaceSelector", "endpoints"},
+    "PrometheusRule": {"groups"},
     "HTTPRoute": {"parentRefs", "hostnames", "rules"},
     "Cluster": {"instances", "storage", "bootstrap"},
 }
@@ -156,13 +158,26 @@ def test_secrets_are_files_and_nothing_else(path):
 
 def test_ports_meet(path):
     items = render("helm4", path)
-    service = one(items, "Service")
+    deployment = one(items, "Deployment")["metadata"]["name"]
+    service = one(items, "Service", deployment)
+    admin = [item for item in of_kind(items, "Service") if item != service]
     server = one(items, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
 
-    assert [port["targetPort"] for port in service["spec"]["ports"]] == list(ports)
-    for probe, page in (("startupProbe", "ready"), ("readinessProbe", "ready"), ("livenessProbe", "live")):
-        assert server[probe]["httpGet"] == {"path": f"/health/{page}", "port": "http"}
+    assert ports == {"http": 9998, "admin": 9999}
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["http"], "metrics are not for everybody"
+    for probe, page, port in (
+        ("startupProbe", "ready", "http"),
+        ("readinessProbe", "ready", "http"),
+        ("livenessProbe", "live", "admin"),
+    ):
+        assert server[probe]["httpGet"] == {"path": f"/health/{page}", "port": port}
+    assert all((port["name"], port["targetPort"]) == ("admin", "admin") for item in admin for port in item["spec"]["ports"])
+    for monitor in of_kind(items, "ServiceMonitor"):
+        selector = monitor["spec"]["selector"]["matchLabels"].items()
+        assert [item for item in of_kind(items, "Service") if selector <= item["metadata"]["labels"].items()] == admin != []
+        assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["admin"]
+        assert monitor["spec"]["jobLabel"] in admin[0]["metadata"]["labels"]
     number = service["spec"]["ports"][0]["port"]
     for route in of_kind(items, "HTTPRoute"):
         assert route["spec"]["rules"][0]["backendRefs"] == [{"name": service["metadata"]["name"], "port": number}]
@@ -176,7 +191,8 @@ def test_ports_meet(path):
 
 def test_only_the_server_is_behind_the_service(path):
     items = render("helm4", path)
-    selectors = [one(items, "Service")["spec"]["selector"], one(items, "Deployment")["spec"]["selector"]["matchLabels"]]
+    selectors = [item["spec"]["selector"] for item in of_kind(items, "Service")]
+    selectors += [one(items, "Deployment")["spec"]["selector"]["matchLabels"]]
     selectors += [item["spec"]["selector"]["matchLabels"] for item in of_kind(items, "PodDisruptionBudget")]
 
     for item, pod in pods(items):
@@ -185,6 +201,12 @@ def test_only_the_server_is_behind_the_service(path):
             assert (selector.items() <= labels) == (item["kind"] == "Deployment"), item["metadata"]["name"]
         for policy in of_kind(items, "NetworkPolicy"):
             assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels
+
+
+def test_the_admin_port_is_for_who_is_named(path):
+    for policy in of_kind(render("helm4", path), "NetworkPolicy"):
+        for rule in policy["spec"]["ingress"]:
+            assert {port["port"] for port in rule["ports"]} == {9998} or rule["from"]
 
 
 def test_names_fit_with_the_longest_release(path):

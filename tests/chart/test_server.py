@@ -75,22 +75,20 @@ def test_a_pod_of_the_chart_serves(tmp_path):
     machine = Machine(tmp_path, items)
     pod = one(items, "Deployment")["spec"]["template"]
     migrate, server = containers(pod)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as free, socket.socket() as other:
+        for one_of in (free, other):
+            one_of.bind(("127.0.0.1", 0))
+        port, admin = free.getsockname()[1], other.getsockname()[1]
 
     assert "applied" in machine.run(migrate)
     # The image sets SERVICE_HOST.
-    process = machine.start(
-        server,
-        SERVICE_HOST="192.0.2.1",
-        AUTHSERVICE__SERVER__PORT=str(port),
-        AUTHSERVICE__SERVER__DRAIN_SECONDS="0",
-        AUTHSERVICE__ADMIN__PORT="0",
-    )
+    ports = {"AUTHSERVICE__SERVER__PORT": str(port), "AUTHSERVICE__ADMIN__PORT": str(admin)}
+    process = machine.start(server, SERVICE_HOST="192.0.2.1", AUTHSERVICE__SERVER__DRAIN_SECONDS="0", **ports)
     try:
         wait_for(f"http://127.0.0.1:{port}{server['readinessProbe']['httpGet']['path']}", process)
-        get(f"http://127.0.0.1:{port}{server['livenessProbe']['httpGet']['path']}")
+        assert server["livenessProbe"]["httpGet"]["port"] == "admin"
+        get(f"http://127.0.0.1:{admin}{server['livenessProbe']['httpGet']['path']}")
+        assert b"\nauthservice_ready 1\n" in get(f"http://127.0.0.1:{admin}/metrics")
         test = one(items, "Pod")["spec"]["containers"][0]
         machine.run(test, *[argument.replace("//authservice:9998", f"//127.0.0.1:{port}") for argument in test["args"]])
         assert "signing" in machine.run(server, "keys", "list")

@@ -1,10 +1,13 @@
 """Values: those that are refused, by message; and what some of them do that no invariant says."""
 
+import json
+
 import pytest
 import yaml
 
 from support import CHART, VERSIONS, helm, objects, of_kind, one, template
 
+COMPONENT = "app.kubernetes.io/component"
 BASE = {"issuer": "https://auth.example.com"}
 POSTGRES = {"database": {"postgres": {"host": "db", "existingSecret": "db"}}}
 
@@ -26,6 +29,15 @@ REFUSED = [
     (
         {"config": {"keys": {"private_key_path": "/x"}}},
         "config.keys.private_key_path: is not set here but by keys.import.existingSecret",
+    ),
+    ({"config": {"admin": {"port": 9000}}}, "config.admin.port: is not set here but by the chart, as 9999"),
+    (
+        {"config": {"admin": {"enabled": False}}, "admin": {"service": {"enabled": True}}},
+        "admin.service.enabled: needs the admin port, which config.admin.enabled switches off",
+    ),
+    (
+        {"config": {"admin": {"enabled": False}}, "metrics": {"serviceMonitor": {"enabled": True}}},
+        "metrics.serviceMonitor.enabled: needs the admin port",
     ),
     ({"replicaCount": 2}, "replicaCount: must be 1 with SQLite"),
     ({"replicaCount": None}, "replicaCount: must be 1 with SQLite"),
@@ -78,6 +90,12 @@ REFUSED = [
     ({"migrations": {"mode": "job"}}, "/migrations/mode"),
     ({"strategy": {"rollingUpdate": {"maxSurge": "all"}}}, "/strategy/rollingUpdate/maxSurge"),
     ({"service": {"port": 0}}, "/service/port"),
+    ({"admin": {"service": {"port": 80}}}, "port"),
+    ({"metrics": {"serviceMonitor": {"interval": "30"}}}, "/metrics/serviceMonitor/interval"),
+    ({"metrics": {"serviceMonitor": {"labels": {"release": 1}}}}, "/metrics/serviceMonitor/labels/release"),
+    ({"metrics": {"prometheusRule": {"runbookUrl": "wiki"}}}, "/metrics/prometheusRule/runbookUrl"),
+    ({"metrics": {"dashboard": {"folder": "x"}}}, "folder"),
+    ({"networkPolicy": {"ingress": {"adminFrom": ["10.0.0.0/8"]}}}, "/networkPolicy/ingress/adminFrom/0"),
     ({"service": {"externalTrafficPolicy": "local"}}, "/service/externalTrafficPolicy"),
 ]
 
@@ -338,6 +356,77 @@ def test_settings_keep_their_types():
 def test_the_address_to_listen_on_wins_over_the_image():
     assert environment(make({}))["AUTHSERVICE__SERVER__HOST"] == "0.0.0.0"
     assert environment(make({"config": {"server": {"host": "::"}}}))["AUTHSERVICE__SERVER__HOST"] == "::"
+
+
+def test_the_admin_port_is_open_in_the_pod_and_nowhere_else():
+    items = make({"ingress": {"enabled": True}, "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}})
+
+    assert environment(items)["AUTHSERVICE__ADMIN__HOST"] == "0.0.0.0"
+    assert environment(make({"config": {"server": {"host": "::"}}}))["AUTHSERVICE__ADMIN__HOST"] == "::"
+    assert environment(make({"config": {"admin": {"host": "127.0.0.1"}}}))["AUTHSERVICE__ADMIN__HOST"] == "127.0.0.1"
+    assert len(of_kind(items, "Service")) == 1
+    routed = yaml.safe_dump(of_kind(items, "Ingress", "HTTPRoute"))
+    assert "9999" not in routed and "admin" not in routed
+
+
+def test_without_an_admin_port_nothing_asks_it():
+    container = server(make({"config": {"admin": {"enabled": False}}}))["template"]["spec"]["containers"][0]
+
+    assert [port["name"] for port in container["ports"]] == ["http"]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/health/live", "port": "http"}
+
+
+def test_each_part_of_monitoring_is_asked_for_alone():
+    def kinds(values):
+        items = make(values)
+        return sorted((item["kind"], item["metadata"]["name"]) for item in items if item["metadata"]["labels"][COMPONENT] == "admin")
+
+    admin, name = ("Service", "authservice-admin"), "authservice"
+    assert kinds({}) == []
+    assert kinds({"admin": {"service": {"enabled": True}}}) == [admin]
+    assert kinds({"metrics": {"serviceMonitor": {"enabled": True}}}) == [admin, ("ServiceMonitor", name)]
+    assert kinds({"metrics": {"prometheusRule": {"enabled": True}}}) == [("PrometheusRule", name)]
+    assert kinds({"metrics": {"dashboard": {"enabled": True}}}) == [("ConfigMap", "authservice-dashboard")]
+
+
+def test_the_operator_finds_what_is_labelled_for_it():
+    labels = {"release": "prometheus"}
+    monitor = {"enabled": True, "interval": "", "labels": labels, "metricRelabelings": [{"action": "labeldrop", "regex": "pod"}]}
+    items = make({"metrics": {"serviceMonitor": monitor, "prometheusRule": {"enabled": True, "labels": labels}}})
+
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert one(items, kind)["metadata"]["labels"].items() >= labels.items()
+    endpoint = one(items, "ServiceMonitor")["spec"]["endpoints"][0]
+    assert endpoint == {"port": "admin", "path": "/metrics", "metricRelabelings": monitor["metricRelabelings"]}
+
+
+def test_the_rules_are_those_of_the_file_and_link_to_the_runbooks():
+    groups = yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"]
+
+    def rules(**values):
+        return one(make({"metrics": {"prometheusRule": {"enabled": True} | values}}), "PrometheusRule")["spec"]["groups"]
+
+    assert rules() == groups
+    for rule in rules(runbookUrl="https://wiki.example.com/runbooks")[0]["rules"]:
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example.com/runbooks#{rule['alert'].lower()}"
+
+
+def test_the_dashboard_is_that_of_the_file_and_the_sidecar_finds_it():
+    config = one(make({"metrics": {"dashboard": {"enabled": True}}}), "ConfigMap", "authservice-dashboard")
+
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["authservice.json"]) == json.loads((CHART / "files/dashboard.json").read_text())
+
+
+def test_a_network_policy_lets_prometheus_in_and_nobody_else():
+    prometheus = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+
+    def rules(**ingress):
+        policy = one(make({"networkPolicy": {"enabled": True, "ingress": ingress}}), "NetworkPolicy")
+        return [rule for rule in policy["spec"]["ingress"] if {"port": 9999, "protocol": "TCP"} in rule["ports"]]
+
+    assert rules() == []
+    assert rules(adminFrom=prometheus) == [{"ports": [{"port": 9999, "protocol": "TCP"}], "from": prometheus}]
 
 
 def test_a_setting_of_the_chart_can_be_taken_back():

@@ -44,12 +44,13 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- toYaml (merge $own $root.Values.commonLabels) -}}
 {{- end }}
 
-{{/* Metadata of an object: (dict "root" . "name" "x" "component" "server" "annotations" (dict)). */}}
+{{/* Metadata of an object: (dict "root" . "name" "x" "component" "server" "annotations" (dict) "labels" (dict)). */}}
 {{- define "authservice.metadata" -}}
 name: {{ quote .name }}
 namespace: {{ quote .root.Release.Namespace }}
 labels:
-  {{- include "authservice.labels" (list .root (default "server" .component)) | nindent 2 }}
+  {{- $labels := include "authservice.labels" (list .root (default "server" .component)) | fromYaml }}
+  {{- toYaml (merge $labels (default (dict) .labels)) | nindent 2 }}
 {{- with merge (dict) (default (dict) .annotations) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -109,6 +110,12 @@ preStop: {sleep: {seconds: 5}}
 {{- end -}}
 {{- end }}
 
+{{/* Not empty unless the admin port is switched off. */}}
+{{- define "authservice.hasAdmin" -}}
+{{- $enabled := ((.Values.config).admin).enabled -}}
+{{- if or (kindIs "invalid" $enabled) $enabled }}true{{ end -}}
+{{- end }}
+
 {{/* Not empty when there is, or may be, more than one replica. */}}
 {{- define "authservice.hasReplicas" -}}
 {{- if eq (include "authservice.database" .) "postgres" -}}
@@ -125,6 +132,7 @@ The server's configuration file. Written here, because toToml writes whole numbe
 {{- define "authservice.toml" -}}
 {{- $config := dict
   "server" (dict "issuer" .Values.issuer "port" 9998)
+  "admin" (dict "port" 9999)
   "keys" (dict "directory" "/etc/authservice/keys")
 -}}
 {{- if eq (include "authservice.database" .) "sqlite" -}}

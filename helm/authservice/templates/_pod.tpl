@@ -66,8 +66,10 @@ waits for a database that is late as long as the startup probe would.
 {{ include "authservice.bareContainer" . }}
 env:
   - {name: AUTHSERVICE_CONFIG, value: /etc/authservice/config/authservice.toml}
-  # Not in the file, over which the image's own SERVICE_HOST wins.
-  - {name: AUTHSERVICE__SERVER__HOST, value: {{ (($values.config).server).host | default "0.0.0.0" | quote }}}
+  # Not in the file, over which the image's own environment wins.
+  {{- $host := (($values.config).server).host | default "0.0.0.0" }}
+  - {name: AUTHSERVICE__SERVER__HOST, value: {{ quote $host }}}
+  - {name: AUTHSERVICE__ADMIN__HOST, value: {{ (($values.config).admin).host | default $host | quote }}}
   {{- if .keys }}
   - {name: AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE, value: /etc/authservice/encryption/current}
   {{- if $values.keys.previousMasterKey.existingSecret }}

@@ -18,6 +18,7 @@
 {{- range $path, $instead := dict
   "server.issuer" "issuer"
   "server.port" "service.port"
+  "admin.port" "the chart, as 9999"
   "database.url" "database.postgres.existingSecret"
   "keys.directory" "keys.import.existingSecret"
   "keys.encryption_key" "keys.masterKey.existingSecret"
@@ -67,6 +68,15 @@
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: must name the gateway" -}}
 {{- end -}}
+{{- if not (include "authservice.hasAdmin" .) -}}
+{{- range $path, $isSet := dict
+  "admin.service.enabled" $values.admin.service.enabled
+  "metrics.serviceMonitor.enabled" $values.metrics.serviceMonitor.enabled -}}
+{{- if $isSet -}}
+{{- fail (printf "%s: needs the admin port, which config.admin.enabled switches off" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $lifecycle := include "authservice.lifecycle" . | fromYaml -}}
 {{- $sleep := (($lifecycle.preStop).sleep).seconds | default 0 | int -}}
 {{- $ownDrain := ternary 0 5 (eq (include "authservice.database" .) "sqlite") -}}
@@ -80,6 +90,7 @@
 {{- $instead := dict
   "AUTHSERVICE_CONFIG" "config"
   "AUTHSERVICE__SERVER__HOST" "config.server.host"
+  "AUTHSERVICE__ADMIN__HOST" "config.admin.host"
   "AUTHSERVICE__KEYS__ENCRYPTION_KEY_FILE" "keys.masterKey.existingSecret"
   "AUTHSERVICE__KEYS__PREVIOUS_ENCRYPTION_KEY_FILE" "keys.previousMasterKey.existingSecret"
   "AUTHSERVICE__DATABASE__URL_FILE" "database.postgres.existingSecret"
