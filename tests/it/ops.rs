@@ -59,7 +59,7 @@ impl Scrape {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest.split_once(' ').expect(line);
                 assert!(help.len() > 10 && help.ends_with('.'), "{line}");
-                helped = name.to_owned();
+                name.clone_into(&mut helped);
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect(line);
                 assert_eq!(name, helped, "a help comes before");
