@@ -23,6 +23,10 @@ test *args:
 chart *args:
     ./scripts/chart.sh {{ args }}
 
+# Install the chart on a real Kubernetes (compiles one the first time); arguments go to pytest.
+cluster *args:
+    ./scripts/cluster.sh {{ args }}
+
 # Break a running server: `just chaos list`, `just chaos run all --short`.
 chaos *args:
     ./scripts/chaos.sh {{ args }}

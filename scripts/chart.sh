@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 #
 # Tests the Helm chart without a cluster: ./scripts/chart.sh [arguments for pytest, as -k values]
+# With `tools` as argument it only fetches what it needs.
 #
 # Needs nothing but this checkout: fetches Helm 3 and 4, a registry, Prometheus and Python packages into target/chart (once,
 # some 500 MB unpacked), and builds the debug server, which must accept what the chart hands it. tests/chart says what is checked.
@@ -74,6 +75,7 @@ install_helm "$HELM4" "$HELM4_SHA256" helm4
 unpack docker-registry docker-registry registry
 unpack prometheus promtool prometheus
 exec 9>&-
+[[ ${1:-} != tools ]] || exit 0
 
 if [[ -z ${AUTHSERVICE_BIN:-} ]]; then
     cargo build --locked --quiet --manifest-path "$root/Cargo.toml" --bin authservice

@@ -6,10 +6,13 @@
 #   ./scripts/image.sh postgres   the same, and docker-compose.yml with PostgreSQL
 #   ./scripts/image.sh all        the same, and the whole Dockerfile with its own compile
 #   ./scripts/image.sh lint       only reads the Dockerfile and docker-compose.yml
+#   ./scripts/image.sh build      only builds the images, for scripts/cluster.sh
 #
 # Needs root, Debian packages (scripts/setup.sh image) and a machine that may run containers. Where it may not, the script says
 # so and ends well, unless IMAGE=required. The bases are made from Debian's packages under the names that the Dockerfile asks
 # for; everything lies in target/image, apart from the machine's own images.
+#
+#   AUTHSERVICE_BIN   use this server instead of building one
 
 set -euo pipefail
 
@@ -17,6 +20,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root work=$root/target/image tools=$root/target/tools/python/bin scope=${1:-test}
 readonly server=/usr/local/bin/authservice name=authservice-under-test
 readonly runtime=gcr.io/distroless/cc-debian13:nonroot rust=docker.io/library/rust:1.95-slim-trixie
+readonly postgres=docker.io/library/postgres:17-trixie
 version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 # What the tests publish on 127.0.0.1.
 readonly version port=${IMAGE_PORT:-18998}
@@ -118,9 +122,11 @@ bud() {
 
 # The stage that compiles is replaced by a folder with what is compiled already.
 build_debug() {
-    say "building the debug server"
-    cargo build --locked --quiet --manifest-path "$root/Cargo.toml" --package authservice --package proofs --bins
-    strip -o "$work/context/out/authservice" "${CARGO_TARGET_DIR:-$root/target}/debug/authservice"
+    if [[ -z ${AUTHSERVICE_BIN:-} ]]; then
+        say "building the debug server"
+        cargo build --locked --quiet --manifest-path "$root/Cargo.toml" --package authservice --package proofs --bins
+    fi
+    strip -o "$work/context/out/authservice" "${AUTHSERVICE_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/authservice}"
     bud --build-context build="$work/context" --no-cache --tag authservice:first >/dev/null
     bud --build-context build="$work/context" --no-cache --tag authservice:local >/dev/null
     holds "two builds of the image have the same layers" test "$(layers authservice:first)" = "$(layers authservice:local)"
@@ -308,16 +314,20 @@ composed() {
     holds "and goes" compose --profile postgres down --volumes
 }
 
-compose_postgres() {
+build_postgres() {
     stand_in localhost/postgres-base minbase postgresql
-    buildah bud --quiet --pull-never --isolation chroot --tag docker.io/library/postgres:17-trixie "$root/scripts/postgres-stand-in" >/dev/null 8>&-
+    buildah bud --quiet --pull-never --isolation chroot --tag "$postgres" "$root/scripts/postgres-stand-in" >/dev/null 8>&-
+}
+
+compose_postgres() {
+    build_postgres
     head -c 16 /dev/urandom | base64 >"$work/secrets/postgres_password"
     chmod 444 "$work"/secrets/*
     composed --profile postgres up --detach --no-build auth_service_postgres
 }
 
 "$root/scripts/setup.sh" image
-lint
+[[ $scope == build ]] || lint
 [[ $scope != lint ]] || exit 0
 [[ $EUID -eq 0 ]] || not_run "building and running an image needs root"
 unshare --mount --pid --fork true 2>/dev/null || not_run "this machine has no namespaces to give"
@@ -325,6 +335,10 @@ prepare
 podman info >/dev/null || not_run "podman has no storage here"
 stand_in "$runtime" extract base-files,libc6,libgcc-s1,libssl3t64,ca-certificates,tzdata,netbase --change USER=65532
 build_debug
+if [[ $scope == build ]]; then
+    build_postgres
+    exit 0
+fi
 examine
 composed up --detach --no-build auth_service_main
 if [[ $scope == postgres || $scope == all ]]; then compose_postgres; fi
