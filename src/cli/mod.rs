@@ -391,16 +391,21 @@ async fn clock_of(db: &Db) -> Result<DatabaseClock, Error> {
     Err(Error::Unavailable("the database takes too long to tell the time".to_owned()))
 }
 
-/// Connects, and waits for a database that is not up yet.
+/// Connects, and waits for a database that is not up yet. Says for what, as commands keep no log and the wait may be long.
 async fn connect(config: &Config) -> Result<Db, Error> {
     let patience = Duration::from_secs(config.database.connect_timeout_seconds);
     let (started, mut pauses) = (tokio::time::Instant::now(), Pauses::default());
+    let mut said = String::new();
     loop {
         match Db::connect(&config.database).await {
             Ok(db) => return Ok(db),
             Err(error) if started.elapsed() >= patience => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(error = %error, "waiting for the database");
+                let why = error.to_string();
+                if said != why {
+                    note(&format!("waiting for the database: {why}"));
+                    said = why;
+                }
                 pauses.next().await;
             }
         }

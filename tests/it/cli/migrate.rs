@@ -188,6 +188,19 @@ fn a_database_that_does_not_answer_is_unavailable_and_its_password_is_not_printe
     }
 }
 
+/// The wait may be minutes, as in an init container: somebody looks at it meanwhile. Serve says the same in its log.
+#[test]
+fn a_command_says_once_what_it_waits_for() {
+    let operator = Operator::new()
+        .with("DATABASE_URL", "postgres://user:CANARY@127.0.0.1:1/name")
+        .with("AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS", "1");
+
+    let outcome = operator.run(&["migrate", "up"]).exits(69);
+
+    assert_eq!(outcome.stderr.matches("waiting for the database: ").count(), 1, "{outcome:?}");
+    assert!(!outcome.printed().contains("CANARY"), "{outcome:?}");
+}
+
 #[test]
 fn a_directory_that_is_not_there_is_unavailable() {
     let outcome = Operator::new()
