@@ -1,11 +1,11 @@
-//! The README is true: its tour and its verifiers are run as they stand there. So is the first token of docs/install.md.
+//! The README is true: its tour and its verifiers are run as they stand there. So is the first token of docs/quick-start.md.
 
 use std::process::{Command, Stdio};
 
 use crate::support::{TestApp, claims, each_engine};
 
 const README: &str = include_str!("../../README.md");
-const INSTALL: &str = include_str!("../../docs/install.md");
+const QUICK_START: &str = include_str!("../../docs/quick-start.md");
 /// The address that the README uses.
 const BASE: &str = "http://localhost:9998";
 
@@ -74,11 +74,11 @@ async fn the_tour_gives_the_answers_that_the_readme_shows() {
 }
 
 #[tokio::test]
-async fn the_first_token_of_the_installation_is_verified() {
+async fn the_first_token_of_the_quick_start_is_verified() {
     let python = std::env::var("VERIFIER_PYTHON").expect("VERIFIER_PYTHON is not set: run scripts/test.sh");
     each_engine(async |app| {
         let mut script = String::from("set -eu\n");
-        for (language, commands) in blocks_of(INSTALL, "The first token") {
+        for (language, commands) in blocks_of(QUICK_START, "The first token") {
             assert_eq!(language, "sh");
             // What is installed here is there already.
             let kept = commands.lines().filter(|line| !line.starts_with("python3 -m venv "));
