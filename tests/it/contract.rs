@@ -1,11 +1,13 @@
 //! What is promised in writing: the OpenAPI document and its viewers, the settings and their documentation, and what is said of
 //! security.
 //!
-//! `docs/openapi.json` and `docs/configuration.md` are generated; with `UPDATE=1` in the environment these tests write them.
+//! `docs/openapi.json`, `docs/api-reference.md` and `docs/configuration.md` are generated; with `UPDATE=1` in the environment these
+//! tests write them.
 
 use std::path::Path;
 
 mod openapi;
+mod reference;
 mod schemathesis;
 mod security;
 mod settings;

@@ -21,7 +21,7 @@ const SEED: [(&str, &str, &str, Option<&str>); 8] = [
 ];
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
-async fn document() -> (String, Value) {
+pub(super) async fn document() -> (String, Value) {
     let app = TestApp::start(Engine::Sqlite, &[]).await;
     let answer = app.get("/openapi.json").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
@@ -29,7 +29,7 @@ async fn document() -> (String, Value) {
 }
 
 /// Every operation with its path and method.
-fn operations(document: &Value) -> Vec<(String, &Map<String, Value>)> {
+pub(super) fn operations(document: &Value) -> Vec<(String, &Map<String, Value>)> {
     let paths = document["paths"].as_object().unwrap();
     let items = paths.iter().flat_map(|(path, item)| {
         let methods = item.as_object().unwrap().iter().filter(|(name, _)| METHODS.contains(&name.as_str()));
