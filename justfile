@@ -15,6 +15,10 @@ check: && test
 fmt:
     cargo fmt --all
 
+# Build the documentation as a site and check its links: `just docs serve` shows it.
+docs *args:
+    ./scripts/docs.sh {{ args }}
+
 # Run the tests on SQLite and PostgreSQL; arguments go to `cargo test`.
 test *args:
     ./scripts/test.sh {{ args }}
@@ -39,7 +43,7 @@ fuzz *args:
 run *args:
     cargo run --locked -- serve {{ args }}
 
-# Write docs/openapi.json and docs/configuration.md anew.
+# Write docs/openapi.json, docs/api-reference.md and docs/configuration.md anew.
 openapi:
     UPDATE=1 ./scripts/test.sh --test it contract
 

