@@ -171,7 +171,7 @@ fn sh(operator: &Operator, script: &str) {
     assert!(output.status.success(), "{script}: {output:?}");
 }
 
-/// pg_dump by hand, loaded into the same database and into another.
+/// `pg_dump` by hand, loaded into the same database and into another.
 #[tokio::test]
 async fn a_dump_that_was_loaded_by_hand_is_noticed() {
     let operator = operator(Engine::Postgres).await;

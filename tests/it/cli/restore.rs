@@ -31,8 +31,8 @@ async fn rows(operator: &Operator) -> Vec<String> {
 
 /// The file with the sum that belongs to its lines: altered by somebody who knows how.
 fn summed(lines: &[String]) -> String {
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let sum: String = openssl::sha::sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let text: String = lines.iter().flat_map(|line| [line.as_ref(), "\n"]).collect();
+    let sum = openssl::sha::sha256(text.as_bytes()).map(|byte| format!("{byte:02x}")).concat();
     format!("{text}{{\"sha256\":\"{sum}\"}}\n")
 }
 
@@ -117,7 +117,7 @@ async fn what_is_damaged_cut_altered_foreign_or_newer_changes_nothing() {
         ("foreign", "CREATE TABLE users (id integer);\n".to_owned(), 65, "not a backup of authservice"),
         ("JSON", "{\"users\": []}\n".to_owned(), 65, "not a backup of authservice"),
         ("cut within a line", whole[..whole.len() / 2].to_owned(), 65, "cut off"),
-        ("cut before the sum", whole.lines().take(all.len()).map(|line| format!("{line}\n")).collect(), 65, "cut off"),
+        ("cut before the sum", whole.lines().take(all.len()).flat_map(|line| [line, "\n"]).collect(), 65, "cut off"),
         ("cut within the sum", whole[..whole.len() - 9].to_owned(), 65, "cut off"),
         ("one letter altered", whole.replacen("alice@example.com", "malice@example.co", 1), 65, "damaged"),
         ("a row less", without(user), 65, "what belongs here"),
