@@ -55,6 +55,10 @@ sbom *args:
 image *args:
     ./scripts/image.sh {{ args }}
 
+# Build the Debian package and try it in a throw-away root: `just deb release`, `just deb lint`.
+deb *args:
+    ./scripts/deb.sh {{ args }}
+
 # What continuous integration runs.
 ci:
     ./.ci/run

@@ -272,4 +272,4 @@ sysctl vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops >"
 rm -rf "$run"
 mkdir -p "$run"
 trap clean EXIT
-CLUSTER_INSIDE=1 unshare --mount --net --pid --fork --mount-proc --kill-child "${BASH_SOURCE[0]}" "$@" 7>&-
+CLUSTER_INSIDE=1 setpriv --pdeathsig KILL unshare --mount --net --pid --fork --mount-proc --kill-child "${BASH_SOURCE[0]}" "$@" 7>&-

@@ -149,7 +149,7 @@ as_unit() {
     local variables
     mapfile -t variables < <(sed -n 's/^Environment=//p' "$work/root/usr/lib/systemd/system/authservice.service")
     inside setpriv --reuid authservice --regid authservice --clear-groups --bounding-set=-all --no-new-privs \
-        env --chdir /var/lib/authservice "${variables[@]}" SERVICE_PORT="$port" "$@"
+        env --chdir /var/lib/authservice "${variables[@]}" SERVICE_PORT="$port" AUTHSERVICE__ADMIN__PORT=0 "$@"
 }
 
 make_root() {

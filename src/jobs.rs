@@ -42,10 +42,8 @@ async fn stamp(app: Arc<App>, clock: Arc<DatabaseClock>, front: Arc<Front>) {
         ticks.tick().await;
         match app.db.is_known().await {
             Ok(is_known) => {
-                if is_known && !was_known {
-                    // Keys were replaced: nobody may get a token of the old ones.
-                    app.keyring.poll(app.clock.now()).await;
-                }
+                // Keys were replaced: nobody may get a token of the old ones.
+                let is_known = is_known && (was_known || app.keyring.poll(app.clock.now()).await);
                 front.hold(!is_known);
                 match (was_known, is_known) {
                     (true, false) => tracing::error!("{RESTORED}"),

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use chrono::{DateTime, Utc};
+use migration::State;
 
 use super::file::{Header, Writer};
 use super::{Error, Progress, store};
@@ -23,6 +24,10 @@ pub struct Taken {
 /// Writes one consistent state of the database. An error leaves the sink with a part that no restore takes.
 pub async fn take(db: &Db, sink: impl Write, now: DateTime<Utc>, progress: Progress<'_>) -> Result<Taken, Error> {
     migration::require_current(db.writer()).await?;
+    // What a newer release has added would be left out.
+    if let Some(newer) = migration::status(db.writer()).await?.into_iter().find(|step| step.state == State::Newer) {
+        return Err(migration::Error::Newer(newer.name).into());
+    }
     let tx = db.snapshot().await?;
     let migrations = migration::applied(&tx).await?;
     let engine = if db.is_sqlite() { "sqlite" } else { "postgres" };

@@ -78,7 +78,7 @@ async fn probe(url: &Url, name: &str) -> Result<String, Error> {
         .filter_map(|(check, is_fine)| (is_fine == false).then_some(check.as_str()))
         .collect();
     let failed = if failed.is_empty() { String::new() } else { format!(": {} failed", failed.join(", ")) };
-    Err(Error::Unhealthy(format!("not {name}: {url} answered {status}{failed}")))
+    Err(Error::Unhealthy(format!("not {name}: {url} answered {}{failed}", status.as_u16())))
 }
 
 /// Checks a discovery document as a client does (RFC 8414 3.3, OpenID Connect Discovery 4.3), and that there is a key to verify with.

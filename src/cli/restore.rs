@@ -52,6 +52,7 @@ impl Restore {
         if restored.has_replaced {
             say("what the database held before is gone");
         }
+        note("the tables are new ones: a role of the server's own needs its rights on them again");
         note("no server serves anybody until `authservice after-restore` was run");
         Ok(())
     }

@@ -120,7 +120,16 @@ impl Serve {
 
     async fn attempt(&self, config: &Config, metrics: &Arc<Metrics>) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
         let db = Db::connect_counted(&config.database, Arc::clone(metrics)).await?;
-        require_durable(&db, config).await?;
+        let started = self.begin(config, &db).await;
+        if started.is_err() {
+            // It is tried again with connections of its own: these would stay open.
+            db.close().await;
+        }
+        started
+    }
+
+    async fn begin(&self, config: &Config, db: &Db) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
+        require_durable(db, config).await?;
         if self.no_migrate {
             migration::require_current(db.writer()).await?;
         } else {
@@ -137,11 +146,10 @@ impl Serve {
             }
         }
         if !db.is_known_or_new().await? {
-            db.close().await;
             return Err(Error::Restored);
         }
-        let clock = Arc::new(clock_of(&db).await?);
-        let app = App::new(config.clone(), db, Arc::clone(&clock) as _).await?;
+        let clock = Arc::new(clock_of(db).await?);
+        let app = App::new(config.clone(), db.clone(), Arc::clone(&clock) as _).await?;
         app.sessions.stamp(app.clock.now()).await?;
         Ok((app, clock))
     }

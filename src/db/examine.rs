@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait as _, Database, DbErr, FromQueryResult, Statement};
 
+use super::primary::Access;
 use super::{BUSY_TIMEOUT, Db, Groups, Reader, Writer, sqlite};
 use crate::config;
 
@@ -57,7 +58,7 @@ const FACTS: &str = "SELECT current_setting('server_version_num')::int / 10000 A
     COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, \
     current_setting('max_connections')::bigint - (SELECT sum(setting::bigint)::bigint FROM pg_settings \
         WHERE name IN ('superuser_reserved_connections', 'reserved_connections')) AS places, \
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'authservice') AS others, \
+    (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND COALESCE(backend_type, 'client backend') = 'client backend' AND application_name <> 'authservice') AS others, \
     rolconnlimit AS role_limit \
     FROM pg_roles WHERE rolname = current_user";
 
@@ -67,7 +68,8 @@ impl Db {
     pub async fn connect_to_examine(config: &config::Database) -> Result<Option<Self>, DbErr> {
         let Some(file) = config.sqlite_file() else {
             let few = config::Database { max_connections: 1, ..config.clone() };
-            return Self::connect(&few).await.map(Some);
+            let metrics = std::sync::Arc::new(super::Metrics::new(config.engine()));
+            return Self::open(&few, metrics, Access::Examine).await.map(Some);
         };
         if !file.exists() {
             return Ok(None);

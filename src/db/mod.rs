@@ -34,7 +34,7 @@ pub use limited::Reader;
 
 use group::{Groups, Turn};
 use limited::Limit;
-use primary::Primary;
+use primary::{Access, Primary};
 
 /// How long a SQLite writer waits for another process that writes, and for its turn.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -139,6 +139,10 @@ impl Db {
 
     /// As `connect`, with metrics that were there before: those of an application that is to use it.
     pub async fn connect_counted(config: &config::Database, metrics: Arc<Metrics>) -> Result<Self, DbErr> {
+        Self::open(config, metrics, Access::Write).await
+    }
+
+    async fn open(config: &config::Database, metrics: Arc<Metrics>, access: Access) -> Result<Self, DbErr> {
         let url = config.url.expose_secret();
         let time = Duration::from_secs(config.statement_timeout_seconds) + AFTER_TIMEOUT;
         let max_connections = config.max_connections;
@@ -158,7 +162,7 @@ impl Db {
         let (watching, asked) = (Arc::clone(&primary), Arc::clone(&primary));
         let mut options = ConnectOptions::new(url);
         common(&mut options, config)
-            .map_sqlx_postgres_pool_opts(move |options| watching.watch(options))
+            .map_sqlx_postgres_pool_opts(move |options| watching.watch(options, access))
             .map_sqlx_postgres_before_acquire(move |_, connection| {
                 let is_current = asked.is_current(&connection);
                 Box::pin(async move { Ok(is_current) })
@@ -240,7 +244,8 @@ impl Db {
         }
         let read_only = Some(AccessMode::ReadOnly);
         let tx = pool.begin_with_config(Some(IsolationLevel::RepeatableRead), read_only).await?;
-        // Whoever takes what is read may take their time.
+        // Counting a large table takes its time, and so may whoever takes what is read.
+        tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
         tx.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         Ok(tx)
     }
@@ -282,8 +287,10 @@ impl Db {
         let query = Statement::from_string(DatabaseBackend::Postgres, "SHOW transaction_read_only");
         let row = self.reader.query_one_raw(query).await?;
         if row.is_some_and(|row| row.try_get_by_index::<String>(0).is_ok_and(|text| text == "on")) {
+            let error = DbErr::Conn(RuntimeErr::Internal("the database takes no writes".to_owned()));
             primary.give_up_connections();
-            return Err(DbErr::Conn(RuntimeErr::Internal("the database takes no writes".to_owned())));
+            primary.hear(&error);
+            return Err(error);
         }
         Ok(())
     }

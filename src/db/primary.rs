@@ -19,6 +19,15 @@ const REST: Duration = Duration::from_secs(5);
 /// Between two searches.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// What connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A server that only reads is refused.
+    Write,
+    /// Any server will do.
+    Examine,
+}
+
 /// The hosts of the URL, and what is known of the connections to the one in use.
 #[derive(Debug)]
 pub(super) struct Primary {
@@ -60,12 +69,12 @@ impl Primary {
     }
 
     /// What the pool does with its connections.
-    pub(super) fn watch(self: &Arc<Self>, options: PoolOptions<Postgres>) -> PoolOptions<Postgres> {
+    pub(super) fn watch(self: &Arc<Self>, options: PoolOptions<Postgres>, access: Access) -> PoolOptions<Postgres> {
         let primary = Arc::clone(self);
         options
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    if is_read_only(connection).await? {
+                    if access == Access::Write && is_read_only(connection).await? {
                         return Err(sqlx::Error::Protocol("the database server is read-only: a standby?".to_owned()));
                     }
                     Ok(())
@@ -125,6 +134,10 @@ impl Primary {
     async fn search(&self) {
         let Some(pool) = self.pool.get() else { return };
         let current = pool.connect_options();
+        // One that was only slow is not left for another that happens to come before it.
+        if self.takes_writes(&current).await {
+            return;
+        }
         for (host, port) in &self.hosts {
             let options = PgConnectOptions::clone(&current).host(host).port(*port);
             if !self.takes_writes(&options).await {

@@ -25,7 +25,7 @@ pub use open::Opened;
 pub use outage::{Uptime, uptime};
 pub use sweep::{Swept, sweep};
 
-/// Why a session cannot go on. `Dead`, `Expired`, `Reused` and `FromTheFuture` are final; the client signs in again.
+/// Why a session cannot go on. `Dead`, `Inactive`, `Expired`, `Reused` and `FromTheFuture` are final; the client signs in again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such family, or it has ended, or the token is not its own.

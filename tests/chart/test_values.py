@@ -30,6 +30,7 @@ REFUSED = [
         {"config": {"keys": {"private_key_path": "/x"}}},
         "config.keys.private_key_path: is not set here but by keys.import.existingSecret",
     ),
+    ({"config": {"traces": {"headers": "a=b"}}}, "config.traces.headers: is not set here but by AUTHSERVICE__TRACES__HEADERS_FILE"),
     ({"config": {"admin": {"port": 9000}}}, "config.admin.port: is not set here but by the chart, as 9999"),
     (
         {"config": {"admin": {"enabled": False}}, "admin": {"service": {"enabled": True}}},

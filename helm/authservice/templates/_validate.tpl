@@ -18,6 +18,7 @@
 {{- range $path, $instead := dict
   "server.issuer" "issuer"
   "server.port" "service.port"
+  "traces.headers" "AUTHSERVICE__TRACES__HEADERS_FILE in extraEnv, a file of a Secret in extraVolumes"
   "admin.port" "the chart, as 9999"
   "database.url" "database.postgres.existingSecret"
   "keys.directory" "keys.import.existingSecret"

@@ -9,6 +9,7 @@ use url::Url;
 use super::{Checked, Patient, Verdict, fail, ok, skip, warn};
 use crate::clock::{self, Clock as _, DatabaseClock};
 use crate::config;
+use crate::config::each_host;
 use crate::db::{Db, wal_of};
 use crate::sessions;
 
@@ -39,13 +40,21 @@ pub(super) async fn connect(patient: &mut Patient<'_>) -> Checked {
 
 /// The pool goes on trying for a while and then says that it did; here it is told why.
 async fn reach(config: &config::Database) -> Result<(), Verdict> {
-    let url = Url::parse(config.url.expose_secret()).ok().filter(|_| !config.is_sqlite());
-    let Some((url, host)) = url.as_ref().and_then(|url| Some((url, url.host_str()?))) else { return Ok(()) };
-    let address = format!("{host}:{}", url.port().unwrap_or(5432));
-    match tokio::net::TcpStream::connect(&address).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(unreachable_database(&format!("{address}: {error}"))),
+    if config.is_sqlite() {
+        return Ok(());
     }
+    let mut faults = Vec::new();
+    for url in each_host(config.url.expose_secret()) {
+        let Ok(url) = Url::parse(&url) else { return Ok(()) };
+        // A socket's folder, written as a host, is none to look up.
+        let Some(host) = url.host_str().filter(|host| !host.starts_with("%2F")) else { return Ok(()) };
+        let address = format!("{host}:{}", url.port().unwrap_or(5432));
+        match tokio::net::TcpStream::connect(&address).await {
+            Ok(_) => return Ok(()),
+            Err(error) => faults.push(format!("{address}: {error}")),
+        }
+    }
+    Err(unreachable_database(&faults.join("; ")))
 }
 
 fn unreachable_database(error: &str) -> Verdict {

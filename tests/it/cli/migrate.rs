@@ -193,7 +193,7 @@ fn a_database_that_does_not_answer_is_unavailable_and_its_password_is_not_printe
 fn a_command_says_once_what_it_waits_for() {
     let operator = Operator::new()
         .with("DATABASE_URL", "postgres://user:CANARY@127.0.0.1:1/name")
-        .with("AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS", "1");
+        .with("AUTHSERVICE__DATABASE__CONNECT_TIMEOUT_SECONDS", "3");
 
     let outcome = operator.run(&["migrate", "up"]).exits(69);
 
