@@ -264,6 +264,7 @@ command -v go >/dev/null || die "go is not on the PATH: install Go 1.25 or newer
 mkdir -p "$work"
 exec 7>"$work/.lock"
 flock 7 # one cluster at a time in this checkout
+"$root/scripts/setup.sh" # PyJWT, for the quick start
 "$root/scripts/chart.sh" tools
 unpack
 build

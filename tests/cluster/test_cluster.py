@@ -4,17 +4,59 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from release import API, ISSUER, RESTRICTED, apply, kubectl, wait_for
-from support import name_of, objects, one, pods, render, template, value_files
+from support import ROOT, name_of, objects, one, pods, render, template, value_files
 
+QUICK_START = (ROOT / "docs/quick-start.md").read_text()
 both = pytest.mark.parametrize("release", ["helm3", "helm4"], indirect=True)
 
 
+def shell(chapter: str) -> list[str]:
+    """The lines of the commands in a chapter of the quick start."""
+    (text,) = [part for part in QUICK_START.split("\n## ") if part.startswith(chapter + "\n")]
+    blocks = [block.removeprefix("sh\n") for block in text.split("\n```")[1::2] if block.startswith("sh\n")]
+    return [line for block in blocks for line in block.splitlines()]
+
+
 # --- install
+
+
+@both
+def test_the_quick_start_leads_to_a_verified_token(release, tmp_path):
+    """docs/quick-start.md as it stands, but for what the nodes and this machine have already: the image, a Python with PyJWT."""
+    release.volume()
+    config = json.loads(kubectl("config", "view", "--raw", "--output", "json").stdout)
+    config["contexts"][0]["context"]["namespace"] = release.namespace
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    helm_folder = ROOT / "target/chart" / release.version
+    environment = os.environ | {
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
+        "PATH": f"{helm_folder}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+    }
+
+    def run(commands: str, seconds: int = 240) -> subprocess.CompletedProcess:
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
+
+    began = time.monotonic()
+    *install, forward = [line for line in shell("Or on Kubernetes") if not line.startswith(("docker ", "kind "))]
+    installed = run("\n".join(install))
+    assert installed.returncode == 0, f"{installed.stderr}\n{release.story()}"
+    with subprocess.Popen(["bash", "-c", f"exec {forward}"], env=environment, stdout=subprocess.PIPE, text=True) as forwarding:
+        try:
+            assert "Forwarding from 127.0.0.1:9998" in forwarding.stdout.readline()
+            python = str(ROOT / "target/verifiers/venv/bin/python")
+            steps = [line.replace("venv/bin/python", python) for line in shell("The first token") if not line.startswith("python3 -m venv ")]
+            verified = run("\n".join(steps))
+        finally:
+            forwarding.kill()
+    assert verified.returncode == 0 and "'iss': 'http://localhost:9998'" in verified.stdout, verified
+    print(f"from helm install to a verified token in {time.monotonic() - began:.0f} s")
 
 
 @both
