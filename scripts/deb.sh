@@ -108,7 +108,7 @@ changed() { git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s; }
 package() {
     PATH=$tools/bin:$PATH
     if [[ $(cargo deb --version 2>/dev/null) != "$CARGO_DEB_VERSION" ]]; then
-        cargo install cargo-deb --locked --quiet --version "$CARGO_DEB_VERSION" --root "$tools" --target-dir "$target/cargo-deb" ||
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deb --debug --locked --quiet --version "$CARGO_DEB_VERSION" --root "$tools" --target-dir "$target/cargo-deb" ||
             die "cargo-deb $CARGO_DEB_VERSION cannot be installed: is the crate registry reachable?"
     fi
     # What is only tried need not be small.
