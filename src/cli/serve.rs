@@ -150,6 +150,7 @@ impl Serve {
         }
         let clock = Arc::new(clock_of(db).await?);
         let app = App::new(config.clone(), db.clone(), Arc::clone(&clock) as _).await?;
+        db.warm().await;
         app.sessions.stamp(app.clock.now()).await?;
         Ok((app, clock))
     }

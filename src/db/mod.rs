@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use prometheus::IntCounter;
+use sea_orm::sqlx;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection,
@@ -42,6 +43,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const AFTER_TIMEOUT: Duration = Duration::from_millis(500);
 /// A pooled connection that has been idle for longer is tested before use.
 const TEST_IF_IDLE_FOR: Duration = Duration::from_secs(30);
+/// Most connections to PostgreSQL that are opened before anybody waits for one: a burst of requests finds them, and a PostgreSQL of
+/// the usual 100 has room for several replicas of them.
+const WARM: u32 = 10;
+/// How long they may take together. One alone may take as long as a request would wait for it.
+const WARMING: Duration = Duration::from_secs(5);
 
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -169,6 +175,8 @@ impl Db {
             })
             .max_connections(config.max_connections)
             .min_connections(2.min(config.max_connections))
+            // The driver would open as many as that here, and fail when there is room for one only.
+            .connect_lazy(true)
             .idle_timeout(Duration::from_mins(10))
             .max_lifetime(Duration::from_mins(30))
             .set_application_name("authservice")
@@ -191,10 +199,44 @@ impl Db {
                 }
             });
         let pool = Database::connect(options).await?;
+        let first = pool.get_postgres_connection_pool().acquire().await;
+        first.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
         primary.is_used_by(pool.get_postgres_connection_pool());
         let limit = Limit { time, metrics, primary: Some(primary) };
         let reader = Reader { pool: pool.clone(), limit };
         Ok(Self { reader, writer: Writer::Postgres(pool), stamp: None, max_connections })
+    }
+
+    /// Opens some of PostgreSQL's connections, so that the first requests need not wait for them: one that is opened while a burst
+    /// wants the processor can take longer than a request waits. A server without room for them is no fault.
+    pub async fn warm(&self) {
+        let Writer::Postgres(pool) = &self.writer else { return };
+        let (pool, wanted) = (pool.get_postgres_connection_pool(), self.max_connections.div_ceil(2).min(WARM));
+        // Held, as the pool would give the same one again. One after the other: together they would slow each other down.
+        let mut open = Vec::new();
+        let opening = async {
+            while open.len() < wanted as usize {
+                match pool.acquire().await {
+                    Ok(connection) => open.push(connection),
+                    // The machine is busy, or the server is full: either may pass.
+                    Err(sqlx::Error::PoolTimedOut) => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            Ok(())
+        };
+        let opened = tokio::time::timeout(WARMING, opening).await;
+        if let Err(error) = opened.unwrap_or_else(|_| Err(format!("it took longer than {WARMING:?}"))) {
+            let open = open.len();
+            tracing::warn!(open, wanted, error, "fewer connections to the database are open than shall be");
+        }
+        // A drop would return without giving them back: whoever asks next would find none, and open another.
+        let giving_back = async {
+            for connection in &mut open {
+                connection.return_to_pool().await;
+            }
+        };
+        let _ = tokio::time::timeout(WARMING, giving_back).await;
     }
 
     /// For statements that only read, outside a transaction.

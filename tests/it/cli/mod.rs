@@ -20,6 +20,7 @@ mod backup;
 mod cleanup;
 mod completions;
 mod config;
+mod connections;
 mod doctor;
 mod healthcheck;
 mod keys;
