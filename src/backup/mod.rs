@@ -19,21 +19,6 @@ pub use file::Header;
 pub use restore::{Restored, restore};
 pub use take::{Taken, take};
 
-/// What is in a backup, each table after those that it refers to. The columns are those that the database has. Not in it are the
-/// migrations, which its first line lists, and what the database is known by.
-const TABLES: [&str; 8] = [
-    "users",
-    "auth_sessions",
-    "refresh_tokens",
-    "signing_keys",
-    "rate_limits",
-    "audit_events",
-    "adoptions",
-    "service_clock",
-];
-/// Tables of this schema that a restore makes anew.
-const MADE_ANEW: [&str; 3] = ["seaql_migrations", "schema_compatibility", "database_identity"];
-
 /// Called with the table that is being read or written, how many rows are done, and how many there are.
 pub type Progress<'a> = &'a (dyn Fn(&str, u64, u64) + Sync);
 

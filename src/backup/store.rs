@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, QueryResult, Statement, V
 use serde_json::{Value, json};
 
 use super::file::{self, Column, Kind, Section};
-use super::{MADE_ANEW, TABLES};
+use crate::entity::{MADE_ANEW, TABLES};
 
 /// A table as the database describes it.
 pub(super) struct Table {
@@ -22,7 +22,8 @@ async fn query(db: &impl ConnectionTrait, sql: &str, values: Vec<Bound>) -> Resu
     db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await
 }
 
-/// The tables that are there, in the order of a backup.
+/// The tables that are there, in the order of a backup. Their columns are those that the database has; not among them are the
+/// migrations, which the first line lists, and what the database is known by.
 pub(super) async fn tables(db: &impl ConnectionTrait) -> Result<Vec<Table>, DbErr> {
     const SQLITE: &str = "SELECT name, lower(type), pk > 0 FROM pragma_table_info($1) ORDER BY cid";
     const POSTGRES: &str = "SELECT a.attname::text, format_type(a.atttypid, NULL), COALESCE(a.attnum = ANY(i.indkey), false) \

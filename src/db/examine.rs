@@ -8,20 +8,7 @@ use sea_orm::{ConnectionTrait as _, Database, DbErr, FromQueryResult, Statement}
 use super::primary::Access;
 use super::{BUSY_TIMEOUT, Db, Groups, Reader, Writer, sqlite};
 use crate::config;
-
-/// Tables that the server reads and writes.
-const TABLES: [&str; 10] = [
-    "adoptions",
-    "audit_events",
-    "auth_sessions",
-    "database_identity",
-    "rate_limits",
-    "refresh_tokens",
-    "schema_compatibility",
-    "service_clock",
-    "signing_keys",
-    "users",
-];
+use crate::entity::{MADE_ANEW, MIGRATIONS, TABLES};
 
 /// What PostgreSQL says of itself, of our connection and of our role.
 #[derive(Debug, Clone, FromQueryResult)]
@@ -118,7 +105,9 @@ impl Db {
         if self.is_sqlite() {
             return Ok(Vec::new());
         }
-        let tables = TABLES.map(|table| format!("'{table}'")).join(", ");
+        // The migrator writes its own, which may be another role's.
+        let ours = TABLES.iter().chain(&MADE_ANEW).filter(|table| **table != MIGRATIONS);
+        let tables = ours.map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ");
         let denied =
             ["SELECT", "INSERT", "UPDATE", "DELETE"].map(|right| format!("NOT has_table_privilege(oid, '{right}')"));
         self.texts(&format!(

@@ -3,7 +3,7 @@
 //! Durability is not a setting: what was answered 200 survives a crash. SQLite runs in WAL mode with `synchronous=FULL`, and
 //! every transaction that writes begins IMMEDIATE, so that none fails half-way for the lock, and commits together with others.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -149,22 +149,22 @@ impl Db {
     }
 
     async fn open(config: &config::Database, metrics: Arc<Metrics>, access: Access) -> Result<Self, DbErr> {
-        let url = config.url.expose_secret();
         let time = Duration::from_secs(config.statement_timeout_seconds) + AFTER_TIMEOUT;
         let max_connections = config.max_connections;
-        if config.is_sqlite() {
-            create_private(url);
+        if let Some(file) = config.sqlite_file() {
+            create_private(config, &file);
             // The writer comes first: it makes the files that the readers then share.
             let writer = Database::connect(sqlite(config, 1)).await?;
             let mut readers = sqlite(config, config.max_connections);
             readers.map_sqlx_sqlite_opts(|options| tuned(options).pragma("query_only", "ON"));
             let writer = Writer::Sqlite(Groups::new(writer, BUSY_TIMEOUT));
-            let stamp = Some(identity::Stamp::beside(&file_of(url)));
+            let stamp = Some(identity::Stamp::beside(&file));
             let limit = Limit { time, metrics, primary: None };
             let reader = Reader { pool: Database::connect(readers).await?, limit };
             return Ok(Self { reader, writer, stamp, max_connections: max_connections + 1 });
         }
-        let (url, primary) = Primary::find(url, Duration::from_secs(config.acquire_timeout_seconds)).await?;
+        let (url, primary) =
+            Primary::find(config.url.expose_secret(), Duration::from_secs(config.acquire_timeout_seconds)).await?;
         let (watching, asked) = (Arc::clone(&primary), Arc::clone(&primary));
         let mut options = ConnectOptions::new(url);
         common(&mut options, config)
@@ -426,20 +426,12 @@ fn common<'a>(options: &'a mut ConnectOptions, config: &config::Database) -> &'a
         .sqlx_logging(false)
 }
 
-/// The file that a URL of SQLite names.
-fn file_of(url: &str) -> PathBuf {
-    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    percent_encoding::percent_decode_str(path).decode_utf8_lossy().as_ref().into()
-}
-
 /// Makes a missing SQLite file with mode 0600: it will hold password hashes. Errors are left to the connection.
-fn create_private(url: &str) {
+fn create_private(config: &config::Database, file: &Path) {
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    let path = file_of(url);
-    if url.contains("mode=rwc") && !path.exists() {
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if config.url.expose_secret().contains("mode=rwc") && !file.exists() {
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
         if let Err(error) = made {
             tracing::debug!(error = %error, "the database file was not made here");
         }

@@ -12,13 +12,11 @@ use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use super::process;
+use super::{process, usual_method};
 use crate::clock;
 
 /// Seconds. A refresh takes some 5 ms and a sign-in 20; nothing takes longer than 12 s.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// RFC 9110 9 and RFC 5789. A client may invent others.
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 /// Stands for what has no name of its own.
 const OTHER: &str = "other";
 
@@ -197,7 +195,7 @@ impl Metrics {
 
     /// Counts an answer. `route` is a template of the routes; `None` for a path that is none.
     pub fn answered(&self, method: &str, route: Option<&str>, status: &str, took: Duration) {
-        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or(OTHER);
+        let method = usual_method(method).unwrap_or(OTHER);
         let route = route.unwrap_or(OTHER);
         self.requests.with_label_values(&[method, route, status]).inc();
         self.request_durations.with_label_values(&[method, route]).observe(took.as_secs_f64());

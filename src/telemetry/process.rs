@@ -54,9 +54,36 @@ fn open_fds() -> Option<f64> {
     u32::try_from(count.saturating_sub(1)).ok().map(f64::from)
 }
 
-/// `unlimited` is no number, and absent.
+/// No limit is no number, and absent.
 fn max_fds() -> Option<f64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    u32::try_from(max_open_files()?).ok().map(f64::from)
+}
+
+/// How many files the process may have open; the greatest number when there is no limit.
+pub(crate) fn max_open_files() -> Option<u64> {
+    soft_limit_of_files(&fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+fn soft_limit_of_files(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_read() {
+        let text = |soft: &str| {
+            format!("Limit  Soft Limit  Hard Limit  Units\nMax open files            {soft}  4096  files\n")
+        };
+        assert_eq!(soft_limit_of_files(&text("1024")), Some(1024));
+        assert_eq!(soft_limit_of_files(&text("unlimited")), Some(u64::MAX));
+        assert_eq!(soft_limit_of_files(&text("x")), None);
+        assert_eq!(soft_limit_of_files(""), None);
+    }
 }

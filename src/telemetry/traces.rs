@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::export::{self, Queue};
+use super::usual_method;
 use crate::config::{self, Traces};
 use crate::random;
 
@@ -210,8 +211,7 @@ pub(crate) fn database(name: &'static str, system: &'static str) -> Child {
 
 /// The method, or what the conventions say for one that is not known: strangers choose no names.
 fn known(method: &str) -> &'static str {
-    const KNOWN: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
+    usual_method(method).unwrap_or("_OTHER")
 }
 
 /// How a span's name says the method.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use authservice::config::Config;
 use authservice::db::Db;
-use authservice::entity::{audit_event, auth_session, rate_limit, refresh_token, signing_key, user};
+use authservice::entity::{self, audit_event, auth_session, rate_limit, refresh_token, signing_key, user};
 use sea_orm::{
     ConnectionTrait as _, DatabaseBackend, DatabaseConnection, EntityTrait, IdenStatic as _, Iterable as _, Statement,
 };
@@ -115,6 +115,21 @@ async fn many_at_once_apply_everything_once() {
             migration::status(db.writer()).await.unwrap().into_iter().map(|step| step.name).collect();
         assert_eq!(applied, known, "each of them by one replica");
         assert_eq!(texts(db.writer(), "SELECT version FROM seaql_migrations ORDER BY 1").await, known);
+    }
+}
+
+/// A backup holds what is listed, and `doctor` asks for the rights on it.
+#[tokio::test]
+async fn the_list_of_tables_names_every_table() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let bare = Bare::new(engine).await;
+        let db = bare.connect().await;
+        migration::up(db.writer()).await.unwrap();
+
+        let listed: BTreeSet<String> =
+            entity::TABLES.iter().chain(&entity::MADE_ANEW).map(|table| (*table).to_owned()).collect();
+
+        assert_eq!(listed, tables(db.writer()).await);
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Checked, Verdict, fail, ok, skip, warn};
 use crate::accounts;
 use crate::config::{Config, Passwords, Server};
+use crate::telemetry::process;
 
 const MIB: u64 = 1 << 20;
 /// Descriptors beside those of clients: the log, the listener, the runtime, the database's files.
@@ -80,8 +81,7 @@ pub(super) fn memory(config: &Passwords) -> Checked {
 
 /// A server without descriptors accepts nobody.
 pub(super) fn descriptors(config: &Config) -> Verdict {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let Some(soft) = soft_limit(&limits) else {
+    let Some(soft) = process::max_open_files() else {
         return skip("this system does not tell the limit");
     };
     let need = config.limits.connections as u64 + u64::from(config.database.max_connections) + OWN_DESCRIPTORS;
@@ -94,15 +94,6 @@ pub(super) fn descriptors(config: &Config) -> Verdict {
             "let the server have more (systemd: LimitNOFILE={need}; shell: ulimit -n), or lower limits.connections"
         ),
     )
-}
-
-/// The soft limit in what `/proc/self/limits` says.
-fn soft_limit(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    match line.split_whitespace().next()? {
-        "unlimited" => Some(u64::MAX),
-        number => number.parse().ok(),
-    }
 }
 
 /// A full disk ends every write.
@@ -127,20 +118,4 @@ pub(super) fn disk(config: &Config) -> Checked {
         return Ok(warn(message, "make room before it runs out"));
     }
     Ok(ok(message))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_of_descriptors_is_read() {
-        let text = |soft: &str| {
-            format!("Limit  Soft Limit  Hard Limit  Units\nMax open files            {soft}  4096  files\n")
-        };
-        assert_eq!(soft_limit(&text("1024")), Some(1024));
-        assert_eq!(soft_limit(&text("unlimited")), Some(u64::MAX));
-        assert_eq!(soft_limit(&text("x")), None);
-        assert_eq!(soft_limit(""), None);
-    }
 }
