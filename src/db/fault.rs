@@ -5,15 +5,19 @@ use std::borrow::Cow;
 use sea_orm::sqlx;
 use sea_orm::{DbErr, RuntimeErr};
 
+/// The word for a connection that was not had in time.
+pub(super) const ACQUIRE: &str = "acquire_timeout";
+/// The word for a connection that could not be opened, or broke.
+pub(super) const CONNECTION: &str = "connection";
 /// SQLSTATE of a statement that took too long (PostgreSQL, appendix A).
 const QUERY_CANCELED: &str = "57014";
 /// SQLSTATEs, or their classes, of a server that lets nobody in or goes away.
-const CONNECTION: [&str; 5] = ["08", "53300", "57P01", "57P02", "57P03"];
+const UNREACHABLE: [&str; 5] = ["08", "53300", "57P01", "57P02", "57P03"];
 
 /// The word for it; `None` for what is an answer: a row that is there already.
 pub(super) fn kind(error: &DbErr) -> Option<&'static str> {
     let runtime = match error {
-        DbErr::ConnectionAcquire(_) => return Some("acquire_timeout"),
+        DbErr::ConnectionAcquire(_) => return Some(ACQUIRE),
         DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
         _ => return Some("other"),
     };
@@ -22,9 +26,9 @@ pub(super) fn kind(error: &DbErr) -> Option<&'static str> {
         return Some("statement_timeout");
     };
     match &**cause {
-        sqlx::Error::PoolTimedOut => Some("acquire_timeout"),
+        sqlx::Error::PoolTimedOut => Some(ACQUIRE),
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            Some("connection")
+            Some(CONNECTION)
         }
         sqlx::Error::Database(refusal) if refusal.is_unique_violation() => None,
         sqlx::Error::Database(refusal) => Some(of_code(&refusal.code().unwrap_or(Cow::Borrowed("")))),
@@ -35,7 +39,7 @@ pub(super) fn kind(error: &DbErr) -> Option<&'static str> {
 fn of_code(code: &str) -> &'static str {
     match code {
         QUERY_CANCELED => "statement_timeout",
-        _ if CONNECTION.iter().any(|known| code.starts_with(known)) => "connection",
+        _ if UNREACHABLE.iter().any(|known| code.starts_with(known)) => CONNECTION,
         _ => "other",
     }
 }

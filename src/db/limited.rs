@@ -51,7 +51,9 @@ impl Limit {
     /// Counts an error.
     pub(super) fn counted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         if let Some(kind) = result.as_ref().err().and_then(fault::kind) {
-            self.metrics.db_errors.count(kind);
+            // Whoever waits for a place in a pool that is not full waits for a connection to be opened.
+            let is_unopened = kind == fault::ACQUIRE && self.primary.as_ref().is_some_and(|primary| primary.has_room());
+            self.metrics.db_errors.count(if is_unopened { fault::CONNECTION } else { kind });
         }
         result
     }

@@ -107,6 +107,11 @@ impl Primary {
         let _ = self.pool.set(pool.clone());
     }
 
+    /// True when the pool may open more connections than it has.
+    pub(super) fn has_room(&self) -> bool {
+        self.pool.get().is_some_and(|pool| pool.size() < pool.options().get_max_connections())
+    }
+
     /// An error of a statement may tell that the server is not what it was.
     pub(super) fn hear(self: &Arc<Self>, error: &DbErr) {
         let trouble = Trouble::of(error);

@@ -79,6 +79,35 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failove
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
 }
 
+/// Both are a wait that was too long, and want different things of an operator.
+#[tokio::test]
+async fn a_server_that_is_away_is_told_from_a_pool_that_is_in_use() {
+    let app = TestApp::start(Engine::Postgres, &[]).await;
+    let pair = app.alice().await;
+    let direct = url(&app);
+    let server = format!("{}:{}", direct.host_str().unwrap(), direct.port().unwrap_or(5432));
+    let gateway = Gateway::start(&server).await;
+    let through = direct.as_str().replace(&server, &gateway.address.to_string());
+    let few = ("AUTHSERVICE__DATABASE__MAX_CONNECTIONS", "4");
+    let replica = app.another_replica_with(&[("DATABASE_URL", &through), PATIENCE, few]).await;
+    let errors = |kind: &'static str| replica.app.metrics.db_errors.of(kind).get();
+
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(replica.app.db.begin().await.unwrap());
+    }
+    replica.me(&pair.access).await.refused(503, "temporarily_unavailable");
+    assert_eq!((errors("acquire_timeout"), errors("connection")), (1, 0));
+    drop(held);
+
+    drop(gateway);
+    // The connections that broke, and then those that nobody lets in.
+    for _ in 0..6 {
+        replica.me(&pair.access).await.refused(503, "temporarily_unavailable");
+    }
+    assert_eq!((errors("acquire_timeout"), errors("connection")), (1, 6));
+}
+
 fn url(app: &TestApp) -> Url {
     app.app.config.database.url.expose_secret().parse().unwrap()
 }
