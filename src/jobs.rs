@@ -1,14 +1,16 @@
 //! Work in the background of a running server, each beside the others until the server stops.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::clock::DatabaseClock;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::web::front::Front;
 use crate::{keys, random};
 
@@ -16,21 +18,42 @@ use crate::{keys, random};
 pub const RESTORED: &str = "the database is not the one that it was: it was restored or moved. Nobody is served until \
     `authservice after-restore` was run (docs/backup.md)";
 
+/// Before a job that panicked begins anew: it may panic at once again.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
 /// Starts every job. They end with the runtime.
 pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>, front: &Arc<Front>) {
-    tokio::spawn({
-        let app = Arc::clone(app);
-        async move {
-            let mut ticks = ticks(keys::POLL);
-            loop {
-                ticks.tick().await;
-                app.keyring.poll(app.clock.now()).await;
-            }
-        }
-    });
-    tokio::spawn(keep_keys(Arc::clone(app)));
-    tokio::spawn(stamp(Arc::clone(app), Arc::clone(clock), Arc::clone(front)));
-    tokio::spawn(sweep(Arc::clone(app)));
+    run(app, "poll_keys", poll_keys);
+    run(app, "keep_keys", keep_keys);
+    let (clock, front) = (Arc::clone(clock), Arc::clone(front));
+    run(app, "stamp", move |app| stamp(app, Arc::clone(&clock), Arc::clone(&front)));
+    run(app, "sweep", sweep);
+}
+
+fn run<F>(app: &Arc<App>, name: &'static str, mut job: impl FnMut(Arc<App>) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
+    let app = Arc::clone(app);
+    tokio::spawn(async move { keep_up(&app.metrics, name, AFTER_PANIC, || job(Arc::clone(&app))).await });
+}
+
+/// Runs a job, and begins it anew when it panics: a server whose keys are no longer read, or whose clock is no longer stamped, would
+/// go on for hours as if nothing had happened.
+async fn keep_up<F: Future<Output = ()>>(metrics: &Metrics, name: &str, pause: Duration, mut job: impl FnMut() -> F) {
+    while let Err(panic) = AssertUnwindSafe(job()).catch_unwind().await {
+        let error = metrics.panicked(&*panic);
+        tracing::error!(job = name, error, "a job panicked, and begins anew");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn poll_keys(app: Arc<App>) {
+    let mut ticks = ticks(keys::POLL);
+    loop {
+        ticks.tick().await;
+        app.keyring.poll(app.clock.now()).await;
+    }
 }
 
 /// Says that the service is up; a database that does not hear it makes it an outage. The clock is set right before, and only here:
@@ -129,4 +152,24 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_counted_and_begins_anew() {
+        let (metrics, began) = (Metrics::new("sqlite"), AtomicU32::new(0));
+
+        keep_up(&metrics, "unlucky", Duration::ZERO, || async {
+            tokio::task::yield_now().await;
+            assert!(began.fetch_add(1, Ordering::Relaxed) >= 2, "canary");
+        })
+        .await;
+
+        assert_eq!((began.into_inner(), metrics.panics.get()), (3, 2));
+    }
 }

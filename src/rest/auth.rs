@@ -201,7 +201,8 @@ impl AuthApi {
         Data(origin): Data<&Origin>,
         token: RefreshToken,
     ) -> Result<Reply<TokenPair>, Refused<Refresh>> {
-        let pair = self.app.sessions.rotate(&token.0, origin, self.app.clock.now()).await?;
+        let token = token.0.inspect_err(|_| self.app.metrics.refreshes.count("missing"))?;
+        let pair = self.app.sessions.rotate(&token, origin, self.app.clock.now()).await?;
         Ok(Reply(pair.into()))
     }
 
@@ -215,7 +216,7 @@ impl AuthApi {
         Data(origin): Data<&Origin>,
         token: RefreshToken,
     ) -> Result<NoContent<true>, Refused<Logout>> {
-        match self.app.sessions.logout(&token.0, origin, self.app.clock.now()).await {
+        match self.app.sessions.logout(&token.0?, origin, self.app.clock.now()).await {
             // The seed's odd one out: not the shape of its other domain errors.
             Err(sessions::Error::Token(tokens::Error::Malformed)) => {
                 Err(Refusal::Detail(StatusCode::BAD_REQUEST, "Malformed refresh token").into())

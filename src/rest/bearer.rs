@@ -10,8 +10,8 @@ use super::error::{Code, Refusal};
 /// An access token, not verified yet.
 pub(super) struct AccessToken(pub(super) String);
 
-/// A refresh token, not verified yet.
-pub(super) struct RefreshToken(pub(super) String);
+/// A refresh token, not verified yet; or why there is none, which the operation counts.
+pub(super) struct RefreshToken(pub(super) Result<String, Refusal>);
 
 impl<'a> ApiExtractor<'a> for AccessToken {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
@@ -47,7 +47,7 @@ impl<'a> ApiExtractor<'a> for RefreshToken {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        Ok(Self(token(request)?))
+        Ok(Self(token(request)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! A label's value is text of the program or the template of a route, never anything that a request holds: the number of series is
 //! bounded whatever is sent.
 
+use std::any::Any;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -109,11 +110,12 @@ impl Metrics {
                         "expired",
                         "inactive",
                         "invalid",
+                        "missing",
                         "rate_limited",
                         "unavailable",
                     ],
                 ),
-                "Refresh tokens that were presented, by what became of them.",
+                "Attempts to refresh, by what became of them.",
             ),
             thefts: new.counter(
                 "thefts_total",
@@ -162,7 +164,7 @@ impl Metrics {
             ),
             audit_events: new.counts("audit_events_total", ("event", &[]), "Audit events that were committed."),
             log_lines_dropped: new.counter("log_lines_dropped_total", "Log lines that found the queue full."),
-            panics: new.counter("panics_total", "Handlers that panicked."),
+            panics: new.counter("panics_total", "Handlers and jobs that panicked."),
             ready: new.gauge("ready", "1 when /health/ready answers 200."),
             restore_detected: new.gauge(
                 "restore_detected",
@@ -199,6 +201,13 @@ impl Metrics {
         let route = route.unwrap_or(OTHER);
         self.requests.with_label_values(&[method, route, status]).inc();
         self.request_durations.with_label_values(&[method, route]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a panic that was caught, and returns what it said.
+    pub fn panicked<'a>(&self, panic: &'a (dyn Any + Send)) -> &'a str {
+        self.panics.inc();
+        let text = panic.downcast_ref::<&str>().copied();
+        text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
     }
 
     /// Everything in Prometheus' text format, version 0.0.4. Errors when a metric cannot be written, which none of ours does.

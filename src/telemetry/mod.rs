@@ -21,6 +21,8 @@ use metrics::Metrics;
 const QUEUE: usize = 16_384;
 /// RFC 9110 9 and RFC 5789. A client may invent others.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+/// What OpenTelemetry calls a method that is not among them.
+pub(crate) const UNUSUAL_METHOD: &str = "_OTHER";
 /// How often dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(30);
 

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::export::{self, Queue};
-use super::usual_method;
+use super::{UNUSUAL_METHOD, usual_method};
 use crate::config::{self, Traces};
 use crate::random;
 
@@ -211,12 +211,12 @@ pub(crate) fn database(name: &'static str, system: &'static str) -> Child {
 
 /// The method, or what the conventions say for one that is not known: strangers choose no names.
 fn known(method: &str) -> &'static str {
-    usual_method(method).unwrap_or("_OTHER")
+    usual_method(method).unwrap_or(UNUSUAL_METHOD)
 }
 
 /// How a span's name says the method.
 fn verb(method: &'static str) -> &'static str {
-    if method == "_OTHER" { "HTTP" } else { method }
+    if method == UNUSUAL_METHOD { "HTTP" } else { method }
 }
 
 /// The caller's span (W3C Trace Context, 3.2); `None` for what is not valid.

@@ -1,7 +1,7 @@
 //! The front: what happens to every request before and after its handler.
 //!
 //! Gives it an id, a span and a client; refuses what no handler shall see; answers what has no route; catches panics; adds headers;
-//! writes one log line, which holds no address, no query, no body and no header of the request.
+//! writes one log line, which holds no word of the request: no address, no query, no body, no header, no method that is not a usual one.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -25,6 +25,7 @@ use crate::config;
 use crate::random;
 use crate::telemetry::metrics::{Held, Metrics};
 use crate::telemetry::traces::{Head, RequestSpan};
+use crate::telemetry::{UNUSUAL_METHOD, usual_method};
 
 const REQUEST_ID: &str = "x-request-id";
 const TRACEPARENT: &str = "traceparent";
@@ -110,7 +111,7 @@ impl Front {
         let _in_flight = Held::new(&self.metrics.requests_in_flight);
         let peer = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
         let id = self.request_id(&request, peer);
-        let method = request.method().clone();
+        let method = usual_method(request.method().as_str()).unwrap_or(UNUSUAL_METHOD);
         // At the level of errors, so that a log of errors only has the id too.
         let span = tracing::error_span!(
             "request",
@@ -135,17 +136,17 @@ impl Front {
         headers::add(response.headers_mut(), self.is_https);
         response.headers_mut().insert(REQUEST_ID, id);
         let took = started.elapsed();
-        self.metrics.answered(method.as_str(), route, response.status().as_str(), took);
+        self.metrics.answered(method, route, response.status().as_str(), took);
         let status = response.status().as_u16();
-        trace.end(method.as_str(), route, status);
+        trace.end(method, route, status);
         let route = route.unwrap_or("none");
         let duration_ms = took.as_secs_f64() * 1000.0;
         span.in_scope(|| {
             // Probes and verifiers ask so often that they would drown everything else.
             if status < 400 && QUIET.iter().any(|prefix| route.starts_with(prefix)) {
-                tracing::debug!(method = method.as_str(), route, status, duration_ms, "answered");
+                tracing::debug!(method, route, status, duration_ms, "answered");
             } else {
-                tracing::info!(method = method.as_str(), route, status, duration_ms, "answered");
+                tracing::info!(method, route, status, duration_ms, "answered");
             }
         });
         response
@@ -208,10 +209,8 @@ impl Front {
             Ok(Ok(Err(error))) if error.is_from_response() => error.into_response(),
             Ok(Ok(Err(error))) => (self.shape)(&error),
             Ok(Err(panic)) => {
-                self.metrics.panics.inc();
-                let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                tracing::error!(error = text, "a handler panicked");
+                let error = self.metrics.panicked(&*panic);
+                tracing::error!(error, "a handler panicked");
                 coded(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal server error")
             }
             Err(_) => {

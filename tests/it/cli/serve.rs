@@ -79,6 +79,8 @@ async fn every_line_of_the_log_is_an_object_and_none_holds_a_secret() {
             .header("x-request-id", "canary-id")
             .header("user-agent", "canary-agent");
         assert_eq!(Answer::of(strange).await.status, 404);
+        let invented = server.request(Method::from_bytes(b"C4nary").unwrap(), "/");
+        assert_eq!(Answer::of(invented).await.status, 405);
         assert_eq!(
             Answer::of(server.request(Method::POST, "auth/logout").bearer_auth(&next.refresh)).await.status,
             204
@@ -97,9 +99,10 @@ async fn every_line_of_the_log_is_an_object_and_none_holds_a_secret() {
                 assert!(!line.contains(secret), "{level}: {secret} in {line}");
             }
         }
+        assert!(lines.iter().any(|line| line.contains("\"method\":\"_OTHER\"")), "{level}: {lines:#?}");
         // Each request has left its line.
         let answered = lines.iter().filter(|line| line.contains("\"answered\"")).count();
-        assert_eq!(answered, 11, "{level}: {lines:#?}");
+        assert_eq!(answered, 12, "{level}: {lines:#?}");
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use authservice::accounts::Email;
 use chrono::TimeDelta;
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 
 use super::Scrape;
-use crate::support::{Engine, PASSWORD, TestApp, each_engine, each_engine_with};
+use crate::support::{Answer, Engine, PASSWORD, TestApp, each_engine, each_engine_with};
 
 const ENABLED: (&str, &str) = ("AUTHSERVICE__LIMITS__ENABLED", "true");
 const NO_TOTAL: (&str, &str) = ("AUTHSERVICE__LIMITS__SIGN_INS_PER_SECOND", "0");
@@ -94,6 +95,14 @@ async fn each_outcome_of_a_refresh_is_counted_once() {
         moves(&app, &[&of("ended")], refresh(&first), 401).await;
         moves(&app, &[&of("ended")], refresh(&third), 401).await;
         moves(&app, &[&of("invalid")], refresh("x.y.z"), 401).await;
+        let request = || app.request(Method::POST, "auth/refresh");
+        let answer = async |request| Answer::of(request).await.status;
+        moves(&app, &[&of("missing")], answer(request()), 401).await;
+        moves(&app, &[&of("missing")], answer(request().basic_auth("alice", Some(&third))), 401).await;
+        let query = app.request(Method::POST, &format!("auth/refresh?access_token={third}"));
+        moves(&app, &[&of("missing")], answer(query), 400).await;
+        // A sign-out without a token is no refresh.
+        moves(&app, &[], answer(app.request(Method::POST, "auth/logout")), 401).await;
 
         let first = app.sign_in(ALICE).await.refresh;
         let second = app.refresh(&first).await.pair().refresh;
