@@ -382,6 +382,32 @@ impl Pauses {
     }
 }
 
+/// The configuration while somebody waits, with secrets that may come later or change meanwhile.
+struct Rereading {
+    now: Config,
+    said: String,
+}
+
+impl Rereading {
+    fn of(config: &Config) -> Self {
+        Self { now: config.clone(), said: String::new() }
+    }
+
+    /// Reads the files of secrets again. Keeps what it had, and returns why, each reason once, when they have faults.
+    fn reread(&mut self) -> Option<String> {
+        match self.now.reread() {
+            Ok(config) => {
+                *self = Self::of(&config);
+                None
+            }
+            Err(faults) => {
+                let faults = faults.to_string();
+                (std::mem::replace(&mut self.said, faults.clone()) != faults).then_some(faults)
+            }
+        }
+    }
+}
+
 /// The database's clock. Unavailable when it takes so long to tell the time that it tells nothing.
 async fn clock_of(db: &Db) -> Result<DatabaseClock, Error> {
     let clock = DatabaseClock::default();
@@ -395,9 +421,9 @@ async fn clock_of(db: &Db) -> Result<DatabaseClock, Error> {
 async fn connect(config: &Config) -> Result<Db, Error> {
     let patience = Duration::from_secs(config.database.connect_timeout_seconds);
     let (started, mut pauses) = (tokio::time::Instant::now(), Pauses::default());
-    let mut said = String::new();
+    let (mut config, mut said) = (Rereading::of(config), String::new());
     loop {
-        match Db::connect(&config.database).await {
+        match Db::connect(&config.now.database).await {
             Ok(db) => return Ok(db),
             Err(error) if started.elapsed() >= patience => return Err(error.into()),
             Err(error) => {
@@ -407,6 +433,9 @@ async fn connect(config: &Config) -> Result<Db, Error> {
                     said = why;
                 }
                 pauses.next().await;
+                if let Some(faults) = config.reread() {
+                    note(&format!("secrets are not read anew: {faults}"));
+                }
             }
         }
     }

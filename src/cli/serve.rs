@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Error, Pauses, clock_of};
+use super::{Error, Pauses, Rereading, clock_of};
 use crate::app::App;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
@@ -98,22 +98,26 @@ impl Serve {
         Ok(())
     }
 
-    /// Starts the application, as often as it takes for the database to answer.
+    /// Starts the application, as often as it takes for the database to answer. Its password may come later, or change meanwhile.
     async fn start(&self, config: &Config, metrics: &Arc<Metrics>) -> Result<(Arc<App>, Arc<DatabaseClock>), Error> {
         let (mut pauses, mut is_told) = (Pauses::default(), false);
+        let mut config = Rereading::of(config);
         loop {
-            match self.attempt(config, metrics).await {
+            match self.attempt(&config.now, metrics).await {
                 Err(Error::Restored) => {
                     if !std::mem::replace(&mut is_told, true) {
                         tracing::error!("{}", jobs::RESTORED);
                     }
                     pauses.next().await;
                 }
-                Err(Error::Unavailable(why)) if config.database.connect_timeout_seconds > 0 => {
+                Err(Error::Unavailable(why)) if config.now.database.connect_timeout_seconds > 0 => {
                     tracing::warn!(error = why, "waiting for the database");
                     pauses.next().await;
                 }
                 done => return done,
+            }
+            if let Some(faults) = config.reread() {
+                tracing::warn!(error = faults, "the secrets in files are not read anew: those before are used");
             }
         }
     }

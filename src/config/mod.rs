@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
@@ -57,6 +58,23 @@ pub struct Config {
     /// Files that secrets were read from.
     #[serde(skip)]
     secret_files: Vec<PathBuf>,
+    #[serde(skip)]
+    sources: Arc<Sources>,
+}
+
+/// What was merged at the start; the files of secrets are only named in it.
+#[derive(Default)]
+struct Sources {
+    /// Name and text of the configuration file.
+    file: Option<(PathBuf, String)>,
+    environment: BTreeMap<String, String>,
+}
+
+/// Tells no secret.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
 }
 
 /// Everything that is wrong with a configuration, a line each. The process exits with 78 (`EX_CONFIG`).
@@ -73,9 +91,27 @@ impl fmt::Display for Faults {
 impl Config {
     /// Merges the defaults, `file` and `environment`, and checks the whole.
     pub fn load(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Self, Faults> {
-        let mut draft = Draft::new();
+        let (mut kept, mut faults) = (None, Vec::new());
         if let Some(path) = file {
-            draft.read_file(path);
+            match std::fs::read_to_string(path) {
+                Ok(text) => kept = Some((path.to_owned(), text)),
+                Err(fault) => faults.push(format!("{}: {fault}", path.display())),
+            }
+        }
+        Self::merge(Arc::new(Sources { file: kept, environment: environment.clone() }), faults)
+    }
+
+    /// The same with the files of secrets (`*_FILE`) as they are now. The configuration file and the environment are those of the
+    /// start: to change them takes another start.
+    pub fn reread(&self) -> Result<Self, Faults> {
+        Self::merge(Arc::clone(&self.sources), Vec::new())
+    }
+
+    fn merge(sources: Arc<Sources>, faults: Vec<String>) -> Result<Self, Faults> {
+        let environment = &sources.environment;
+        let mut draft = Draft { faults, ..Draft::new() };
+        if let Some((path, text)) = &sources.file {
+            draft.read_file(path, text);
         }
         legacy::read(&mut draft, environment);
         traces::read(&mut draft, environment);
@@ -92,6 +128,7 @@ impl Config {
             .map_err(|fault: toml::de::Error| Faults(vec![fault.message().to_owned()]))?;
         config.shown = shown;
         config.secret_files = secret_files;
+        config.sources = sources;
         Ok(config)
     }
 
@@ -190,12 +227,8 @@ impl Draft {
         }
     }
 
-    fn read_file(&mut self, path: &Path) {
+    fn read_file(&mut self, path: &Path, text: &str) {
         let source = path.display().to_string();
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(fault) => return self.faults.push(format!("{source}: {fault}")),
-        };
         let table: Table = match text.parse() {
             Ok(table) => table,
             Err(fault) => {

@@ -27,6 +27,7 @@ mod keys;
 mod migrate;
 mod process;
 mod restore;
+mod secrets;
 mod serve;
 mod signals;
 mod sources;

@@ -43,18 +43,53 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let Some(name) = self.name.take() else { return };
-        // The test's runtime is ending; a thread of its own is not.
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                admin().await.execute_unprepared(&sql).await.map(|_| ())
-            })
-        });
-        if let Ok(Err(error)) = dropped.join() {
-            eprintln!("a test database was not dropped: {error}");
+        if let Some(name) = self.name.take() {
+            at_the_end(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         }
+    }
+}
+
+/// A role of the PostgreSQL, which belongs to no database. Everybody is trusted there: no password is asked for.
+pub(crate) struct Role {
+    pub(crate) name: String,
+}
+
+impl Role {
+    /// Makes one with these options: `LOGIN SUPERUSER`.
+    pub(crate) async fn create(options: &str) -> Self {
+        let name = format!("authservice_role_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let role = Self { name };
+        role.sql(&format!("CREATE ROLE {} {options}", role.name)).await;
+        role
+    }
+
+    /// The URL of a database with this role and a password.
+    pub(crate) fn url(&self, database: &str, password: &str) -> String {
+        let mut url: reqwest::Url = database.parse().unwrap();
+        url.set_username(&self.name).unwrap();
+        url.set_password(Some(password)).unwrap();
+        url.to_string()
+    }
+
+    async fn sql(&self, sql: &str) {
+        admin().await.execute_unprepared(sql).await.unwrap();
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        at_the_end(format!("DROP ROLE IF EXISTS {}", self.name));
+    }
+}
+
+/// The test's runtime is ending; a thread of its own is not.
+fn at_the_end(sql: String) {
+    let done = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { admin().await.execute_unprepared(&sql).await.map(|_| ()) })
+    });
+    if let Ok(Err(error)) = done.join() {
+        eprintln!("a test left something behind: {error}");
     }
 }
 
