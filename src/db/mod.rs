@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use prometheus::IntCounter;
-use sea_orm::sqlx;
+use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{self, ConnectOptions as _};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection,
     DatabaseTransaction, DbErr, IsolationLevel, QueryResult, RuntimeErr, Statement, TransactionTrait as _,
@@ -179,24 +180,9 @@ impl Db {
             .connect_lazy(true)
             .idle_timeout(Duration::from_mins(10))
             .max_lifetime(Duration::from_mins(30))
-            .set_application_name("authservice")
             .map_sqlx_postgres_opts({
-                let timeout = format!("{}s", config.statement_timeout_seconds);
-                let is_pooled = config.transaction_pooling;
-                move |options| {
-                    // A connection is whoever's has the next transaction: what it starts with would be another's too, and
-                    // PgBouncer refuses it. The role's own settings stand instead.
-                    if is_pooled {
-                        return options.extra_float_digits(None);
-                    }
-                    // The answer to COMMIT is a promise: a server default of `off` must not weaken it.
-                    options.options([
-                        ("statement_timeout", timeout.as_str()),
-                        ("synchronous_commit", "on"),
-                        // A replica that is frozen in the middle keeps its locks no longer.
-                        ("idle_in_transaction_session_timeout", "10s"),
-                    ])
-                }
+                let config = config.clone();
+                move |options| asking(options, &config)
             });
         let pool = Database::connect(options).await?;
         let first = pool.get_postgres_connection_pool().acquire().await;
@@ -237,6 +223,17 @@ impl Db {
             }
         };
         let _ = tokio::time::timeout(WARMING, giving_back).await;
+    }
+
+    /// Connects with the credentials and options of this configuration from now on, once they have worked. False, and nothing
+    /// changes, when it names another server or database.
+    pub async fn renew(&self, config: &config::Database) -> Result<bool, DbErr> {
+        match &self.reader.limit.primary {
+            Some(primary) if !config.is_sqlite() => {
+                primary.renew(config.url.expose_secret(), |options| asking(options, config)).await
+            }
+            _ => Ok(false),
+        }
     }
 
     /// For statements that only read, outside a transaction.
@@ -396,6 +393,23 @@ impl Db {
 /// What OpenTelemetry calls the engine.
 fn system(backend: DatabaseBackend) -> &'static str {
     if backend == DatabaseBackend::Sqlite { "sqlite" } else { "postgresql" }
+}
+
+/// What every connection to PostgreSQL asks for at its start.
+fn asking(options: PgConnectOptions, config: &config::Database) -> PgConnectOptions {
+    let options = options.application_name("authservice").disable_statement_logging();
+    // A connection is whoever's has the next transaction: what it starts with would be another's too, and PgBouncer refuses it.
+    // The role's own settings stand instead.
+    if config.transaction_pooling {
+        return options.extra_float_digits(None);
+    }
+    // The answer to COMMIT is a promise: a server default of `off` must not weaken it.
+    options.options([
+        ("statement_timeout", format!("{}s", config.statement_timeout_seconds).as_str()),
+        ("synchronous_commit", "on"),
+        // A replica that is frozen in the middle keeps its locks no longer.
+        ("idle_in_transaction_session_timeout", "10s"),
+    ])
 }
 
 fn sqlite(config: &config::Database, connections: u32) -> ConnectOptions {

@@ -28,6 +28,15 @@ pub(super) enum Access {
     Examine,
 }
 
+/// What must be there besides a server that takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tables {
+    /// Nothing.
+    Any,
+    /// Our tables, with the right to change them.
+    Ours,
+}
+
 /// The hosts of the URL, and what is known of the connections to the one in use.
 #[derive(Debug)]
 pub(super) struct Primary {
@@ -40,27 +49,29 @@ pub(super) struct Primary {
     given_up: Notify,
     pool: OnceLock<PgPool>,
     is_searching: AtomicBool,
+    /// Held while what new connections ask for is changed: a failover and new credentials may come together.
+    changing: Mutex<()>,
 }
 
 impl Primary {
     /// Returns the URL of the host that takes writes. A URL with one host is not looked at: the pool will.
     pub(super) async fn find(url: &str, patience: Duration) -> Result<(String, Arc<Self>), DbErr> {
         let mut urls = each_host(url);
-        let options: Result<Vec<PgConnectOptions>, _> = urls.iter().map(|url| url.parse()).collect();
-        let options = options.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
+        let options = parsed(&urls)?;
         let primary = Arc::new(Self {
-            hosts: options.iter().map(|options| (options.get_host().to_owned(), options.get_port())).collect(),
+            hosts: options.iter().map(address).collect(),
             patience,
             since: Mutex::new(Instant::now()),
             given_up: Notify::new(),
             pool: OnceLock::new(),
             is_searching: AtomicBool::new(false),
+            changing: Mutex::new(()),
         });
         if urls.len() == 1 {
             return Ok((urls.remove(0), primary));
         }
         for (url, options) in urls.into_iter().zip(options) {
-            if primary.takes_writes(&options).await {
+            if primary.examine(&options, Tables::Any).await.is_ok() {
                 return Ok((url, primary));
             }
         }
@@ -74,10 +85,7 @@ impl Primary {
         options
             .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    if access == Access::Write && is_read_only(connection).await? {
-                        return Err(sqlx::Error::Protocol("the database server is read-only: a standby?".to_owned()));
-                    }
-                    Ok(())
+                    if access == Access::Write { require_writes(connection).await } else { Ok(()) }
                 })
             })
             .after_release(move |connection, known| {
@@ -136,20 +144,65 @@ impl Primary {
         self.given_up.notify_waiters();
     }
 
+    /// Connects as this URL says from now on, once a connection that may write was opened so; `asking` adds what every connection asks
+    /// for. False when the URL names other servers or another database.
+    ///
+    /// Whoever has connected has proved who he is: a new password leaves the connections that there are, which end in half an hour
+    /// anyway. Those of another role are given up, as whoever gives out roles for a time will drop it.
+    pub(super) async fn renew(
+        &self,
+        url: &str,
+        asking: impl Fn(PgConnectOptions) -> PgConnectOptions,
+    ) -> Result<bool, DbErr> {
+        let Some(pool) = self.pool.get() else { return Ok(false) };
+        let current = pool.connect_options();
+        let mut options = parsed(&each_host(url))?;
+        let is_elsewhere = |options: &PgConnectOptions| {
+            options.get_socket() != current.get_socket() || database(options) != database(&current)
+        };
+        if !options.iter().map(address).eq(self.hosts.iter().cloned()) || options.iter().any(is_elsewhere) {
+            return Ok(false);
+        }
+        // The one in use first; another one when it has failed since: the search has only the credentials before these.
+        options.sort_by_key(|options| address(options) != address(&current));
+        let mut refusal = None;
+        for options in options.into_iter().map(asking) {
+            match self.examine(&options, Tables::Ours).await {
+                Ok(()) => {
+                    let (is_moved, is_other) =
+                        (address(&options) != address(&current), options.get_username() != current.get_username());
+                    self.change(pool, |_| options);
+                    if is_moved || is_other {
+                        self.give_up_connections();
+                    }
+                    return Ok(true);
+                }
+                // Of the host that is in use: the others are standbys.
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        Err(of_connection(refusal.unwrap_or(sqlx::Error::PoolClosed)))
+    }
+
+    fn change(&self, pool: &PgPool, to: impl FnOnce(PgConnectOptions) -> PgConnectOptions) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.set_connect_options(to(PgConnectOptions::clone(&pool.connect_options())));
+    }
+
     async fn search(&self) {
         let Some(pool) = self.pool.get() else { return };
         let current = pool.connect_options();
         // One that was only slow is not left for another that happens to come before it.
-        if self.takes_writes(&current).await {
+        if self.examine(&current, Tables::Any).await.is_ok() {
             return;
         }
         for (host, port) in &self.hosts {
             let options = PgConnectOptions::clone(&current).host(host).port(*port);
-            if !self.takes_writes(&options).await {
+            if self.examine(&options, Tables::Any).await.is_err() {
                 continue;
             }
-            if (current.get_host(), current.get_port()) != (host.as_str(), *port) {
-                pool.set_connect_options(options);
+            if address(&current) != (host.clone(), *port) {
+                self.change(pool, |options| options.host(host).port(*port));
                 self.give_up_connections();
                 tracing::warn!(host, port, "another database server takes the writes now");
             }
@@ -158,14 +211,18 @@ impl Primary {
         tracing::warn!(hosts = self.hosts.len(), "no host of the database answers and takes writes");
     }
 
-    async fn takes_writes(&self, options: &PgConnectOptions) -> bool {
+    /// Errors unless a connection is opened in time by a server that takes writes.
+    async fn examine(&self, options: &PgConnectOptions, tables: Tables) -> Result<(), sqlx::Error> {
         let asked = async {
             let mut connection = PgConnection::connect_with(options).await?;
-            let is_read_only = is_read_only(&mut connection).await?;
-            connection.close().await?;
-            Ok::<_, sqlx::Error>(!is_read_only)
+            require_writes(&mut connection).await?;
+            if tables == Tables::Ours {
+                require_rights(&mut connection).await?;
+            }
+            connection.close().await
         };
-        tokio::time::timeout(self.patience, asked).await.is_ok_and(|answer| answer.unwrap_or(false))
+        let silent = |_| Err(sqlx::Error::Protocol(format!("no answer within {:?}", self.patience)));
+        tokio::time::timeout(self.patience, asked).await.unwrap_or_else(silent)
     }
 
     fn since(&self) -> std::sync::MutexGuard<'_, Instant> {
@@ -173,10 +230,36 @@ impl Primary {
     }
 }
 
-/// True on a standby, and where the role or the database may only read.
-async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+fn parsed(urls: &[String]) -> Result<Vec<PgConnectOptions>, DbErr> {
+    urls.iter().map(|url| url.parse().map_err(of_connection)).collect()
+}
+
+fn of_connection(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+fn address(options: &PgConnectOptions) -> (String, u16) {
+    (options.get_host().to_owned(), options.get_port())
+}
+
+/// PostgreSQL takes the one named as the role when none is.
+fn database(options: &PgConnectOptions) -> &str {
+    options.get_database().unwrap_or_else(|| options.get_username())
+}
+
+/// Errors on a standby, and where the role or the database may only read.
+async fn require_writes(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let row = sqlx::raw_sql("SHOW transaction_read_only").fetch_one(connection).await?;
-    Ok(row.try_get::<String, _>(0)? == "on")
+    if row.try_get::<String, _>(0)? == "on" {
+        return Err(sqlx::Error::Protocol("the database server is read-only: a standby?".to_owned()));
+    }
+    Ok(())
+}
+
+/// Errors for a role that may connect and not change our tables.
+async fn require_rights(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let row = sqlx::raw_sql("SELECT has_table_privilege('users', 'UPDATE')").fetch_one(connection).await?;
+    if row.try_get(0)? { Ok(()) } else { Err(sqlx::Error::Protocol("the role may not change our tables".to_owned())) }
 }
 
 /// What an error tells about the server.

@@ -14,6 +14,10 @@ use crate::telemetry::metrics::{self, Metrics};
 use crate::web::front::Front;
 use crate::{keys, random};
 
+mod secrets;
+
+pub use secrets::Secrets;
+
 /// What an operator must know of a database that was restored.
 pub const RESTORED: &str = "the database is not the one that it was: it was restored or moved. Nobody is served until \
     `authservice after-restore` was run (docs/backup.md)";
@@ -28,6 +32,7 @@ pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>, front: &Arc<Front>) {
     let (clock, front) = (Arc::clone(clock), Arc::clone(front));
     run(app, "stamp", move |app| stamp(app, Arc::clone(&clock), Arc::clone(&front)));
     run(app, "sweep", sweep);
+    run(app, "reread_secrets", reread_secrets);
 }
 
 fn run<F>(app: &Arc<App>, name: &'static str, mut job: impl FnMut(Arc<App>) -> F + Send + 'static)
@@ -53,6 +58,15 @@ async fn poll_keys(app: Arc<App>) {
     loop {
         ticks.tick().await;
         app.keyring.poll(app.clock.now()).await;
+    }
+}
+
+async fn reread_secrets(app: Arc<App>) {
+    let mut secrets = Secrets::of(&app.config);
+    let mut ticks = ticks(secrets::POLL);
+    loop {
+        ticks.tick().await;
+        secrets.reread(&app).await;
     }
 }
 

@@ -49,6 +49,7 @@ pub struct Metrics {
     pub panics: IntCounter,
     pub ready: IntGauge,
     pub restore_detected: IntGauge,
+    pub secrets_refused: IntGauge,
     pub hashes_in_progress: Reading,
     pub hashes_waiting: Reading,
     pub hashes_max: Reading,
@@ -170,6 +171,8 @@ impl Metrics {
                 "restore_detected",
                 "1 when the database was restored and nobody has run after-restore: nobody is served.",
             ),
+            secrets_refused: new
+                .gauge("secrets_refused", "1 when what lies in the files of secrets is not taken: the log says why."),
             hashes_in_progress: new.reading("password_hashes_in_progress", "Password hashes that are being computed."),
             hashes_waiting: new.reading("password_hashes_waiting", "Requests that wait for a place to compute a hash."),
             hashes_max: new.reading("password_hashes_max", "Most password hashes that are computed at once."),

@@ -160,6 +160,11 @@ CASES = {
         [[series("authservice_signing_key_next_rotation_timestamp_seconds", "3000x100")], []],
     ),
     "AuthServiceKeyRingFailures": (40, *counter("authservice_key_ring_failures_total")),
+    "AuthServiceSecretsRefused": (
+        20,
+        [[series("authservice_secrets_refused", "1x30")]],
+        [[series("authservice_secrets_refused", "0x30")], [series("authservice_secrets_refused", "0x10 1x5 0x20")]],
+    ),
     "AuthServiceCleanupStale": (
         2300,
         [

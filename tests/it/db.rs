@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection, DbErr, Statement};
 use tempfile::TempDir;
 
+mod credentials;
 mod primary;
 
 /// A database with one table. A row whose parent is missing is refused by the commit; row 13 rolls the whole transaction back.

@@ -1,5 +1,7 @@
-//! Secrets in files are read again: by a server that waits for its database, and by a command that waits.
+//! Secrets in files are read again: by a server that runs, by one that waits for its database, and by a command that waits.
 
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Operator, PATIENCE, Process, Server};
@@ -17,10 +19,55 @@ impl Operator {
         let path = operator.path(file);
         (operator.with(URL_FILE, path), url)
     }
+
+    /// Puts a file into a volume as the kubelet does: a new directory, to which a link is swung.
+    fn mount(&self, volume: &str, name: &str, content: &str) {
+        let volume = self.path(volume);
+        let version = PathBuf::from(format!("..{}", uuid()));
+        std::fs::create_dir_all(volume.join(&version)).unwrap();
+        std::fs::write(volume.join(&version).join(name), content).unwrap();
+        symlink(&version, volume.join("..data_tmp")).unwrap();
+        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+        if !volume.join(name).exists() {
+            symlink(PathBuf::from("..data").join(name), volume.join(name)).unwrap();
+        }
+    }
+}
+
+fn uuid() -> String {
+    authservice::random::uuid().unwrap().to_string()
 }
 
 fn said(process: &Process, text: &str) -> usize {
     process.stdout.now().iter().filter(|line| line.contains(text)).count()
+}
+
+/// No request fails while one role takes the place of another, whose time is over.
+#[tokio::test]
+async fn a_running_server_takes_new_credentials() {
+    let (operator, url) = Operator::with_url_file("database/url").await;
+    let (old, new, nobody) =
+        (Role::create("LOGIN SUPERUSER").await, Role::create("LOGIN SUPERUSER").await, Role::create("NOLOGIN").await);
+    operator.mount("database", "url", &old.url(&url, "CANARY-1"));
+    let mut server = operator.serve().await;
+    let mut token = server.alice().await.refresh;
+
+    operator.mount("database", "url", &nobody.url(&url, "CANARY-2"));
+    server.process.logged("the database's new credentials do not work: those before are used").await.unwrap();
+    operator.mount("database", "url", &new.url(&url, "CANARY-3"));
+    server.process.logged("the database's credentials were read anew").await.unwrap();
+    old.alter("NOLOGIN").await;
+    for _ in 0..5 {
+        token = server.refresh(&token).await.pair().refresh;
+    }
+
+    let roles = operator
+        .texts("SELECT DISTINCT usename::text FROM pg_stat_activity WHERE application_name = 'authservice'")
+        .await;
+    assert!(roles.contains(&new.name), "{roles:?}");
+    let log = server.stop().await.join("\n");
+    assert!(!log.contains("CANARY"), "{log}");
+    assert_eq!(log.matches("do not work").count(), 1, "{log}");
 }
 
 /// The Secret may come after the server, and need not be right at first.

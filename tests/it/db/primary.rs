@@ -108,7 +108,7 @@ async fn a_server_that_is_away_is_told_from_a_pool_that_is_in_use() {
     assert_eq!((errors("acquire_timeout"), errors("connection")), (1, 6));
 }
 
-fn url(app: &TestApp) -> Url {
+pub(super) fn url(app: &TestApp) -> Url {
     app.app.config.database.url.expose_secret().parse().unwrap()
 }
 
@@ -123,14 +123,14 @@ async fn closed_port() -> SocketAddr {
 }
 
 /// Another address of a server, until it is dropped.
-struct Gateway {
-    address: SocketAddr,
+pub(super) struct Gateway {
+    pub(super) address: SocketAddr,
     opened: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Gateway {
-    async fn start(server: &str) -> Self {
+    pub(super) async fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, server) = (listener.local_addr().unwrap(), server.to_owned());
         let opened = Arc::<AtomicUsize>::default();

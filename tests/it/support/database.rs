@@ -63,6 +63,11 @@ impl Role {
         role
     }
 
+    /// Changes its options.
+    pub(crate) async fn alter(&self, options: &str) {
+        self.sql(&format!("ALTER ROLE {} {options}", self.name)).await;
+    }
+
     /// The URL of a database with this role and a password.
     pub(crate) fn url(&self, database: &str, password: &str) -> String {
         let mut url: reqwest::Url = database.parse().unwrap();

@@ -1,0 +1,80 @@
+//! Secrets in files are read again, so that whoever exchanges them restarts nothing. What does not work is not taken.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::app::App;
+use crate::config::Config;
+
+/// How often the files are read. Reading tells more than the times of files do: an orchestrator swaps whole directories.
+pub(super) const POLL: Duration = Duration::from_secs(5);
+
+/// The secrets in use, and what was said of others.
+#[derive(Debug)]
+pub struct Secrets {
+    database_url: SecretString,
+    /// Why something is not taken, which is said once.
+    refused: BTreeMap<&'static str, String>,
+}
+
+impl Secrets {
+    /// Those that the server has started with.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self { database_url: config.database.url.clone(), refused: BTreeMap::new() }
+    }
+
+    /// Reads the files and takes what is new and works.
+    pub async fn reread(&mut self, app: &App) {
+        let config = app.config.clone();
+        // Files may lie on a network.
+        let read = tokio::task::spawn_blocking(move || config.reread().map_err(|faults| faults.to_string())).await;
+        match read.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(read) => {
+                self.refused.remove("files");
+                self.take_database(app, &read).await;
+            }
+            // A file that is just being written, perhaps.
+            Err(error) => {
+                self.refused.retain(|what, _| *what == "files");
+                if self.is_news("files", &error) {
+                    tracing::warn!(error, "the secrets in files are not read anew: those before are used");
+                }
+            }
+        }
+        app.metrics.secrets_refused.set((!self.refused.is_empty()).into());
+    }
+
+    async fn take_database(&mut self, app: &App, config: &Config) {
+        let url = &config.database.url;
+        if url.expose_secret() == self.database_url.expose_secret() {
+            self.refused.remove("database");
+            return;
+        }
+        match app.db.renew(&config.database).await {
+            Ok(true) => {
+                self.database_url = url.clone();
+                self.refused.remove("database");
+                tracing::info!("the database's credentials were read anew");
+            }
+            Ok(false) => {
+                if self.is_news("database", "elsewhere") {
+                    tracing::warn!("database.url names another server or database: that takes a restart");
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.is_news("database", &error) {
+                    tracing::warn!(error, "the database's new credentials do not work: those before are used");
+                }
+            }
+        }
+    }
+
+    /// True when this was not said before.
+    fn is_news(&mut self, what: &'static str, why: &str) -> bool {
+        self.refused.insert(what, why.to_owned()).as_deref() != Some(why)
+    }
+}
