@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::keys::EncryptionKeys;
 
 /// How often the files are read. Reading tells more than the times of files do: an orchestrator swaps whole directories.
 pub(super) const POLL: Duration = Duration::from_secs(5);
@@ -17,6 +18,12 @@ pub struct Secrets {
     database_url: SecretString,
     /// Why something is not taken, which is said once.
     refused: BTreeMap<&'static str, String>,
+}
+
+/// What was read anew.
+struct Read {
+    config: Config,
+    encryption_keys: Result<EncryptionKeys, String>,
 }
 
 impl Secrets {
@@ -30,11 +37,12 @@ impl Secrets {
     pub async fn reread(&mut self, app: &App) {
         let config = app.config.clone();
         // Files may lie on a network.
-        let read = tokio::task::spawn_blocking(move || config.reread().map_err(|faults| faults.to_string())).await;
+        let read = tokio::task::spawn_blocking(move || read(&config)).await;
         match read.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(read) => {
                 self.refused.remove("files");
-                self.take_database(app, &read).await;
+                self.take_database(app, &read.config).await;
+                self.take_encryption_keys(app, read.encryption_keys).await;
             }
             // A file that is just being written, perhaps.
             Err(error) => {
@@ -73,8 +81,34 @@ impl Secrets {
         }
     }
 
+    async fn take_encryption_keys(&mut self, app: &App, read: Result<EncryptionKeys, String>) {
+        let taken = match read {
+            Ok(keys) => app.keyring.exchange(keys, app.clock.now()).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(is_new) => {
+                self.refused.remove("encryption keys");
+                if is_new {
+                    tracing::info!("the key-encryption keys were read anew");
+                }
+            }
+            Err(error) => {
+                if self.is_news("encryption keys", &error) {
+                    tracing::error!(error, "the key-encryption keys are not taken: those before are used");
+                }
+            }
+        }
+    }
+
     /// True when this was not said before.
     fn is_news(&mut self, what: &'static str, why: &str) -> bool {
         self.refused.insert(what, why.to_owned()).as_deref() != Some(why)
     }
+}
+
+fn read(config: &Config) -> Result<Read, String> {
+    let config = config.reread().map_err(|faults| faults.to_string())?;
+    let encryption_keys = EncryptionKeys::read(&config.keys).map_err(|error| error.to_string());
+    Ok(Read { config, encryption_keys })
 }

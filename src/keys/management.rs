@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::key::Fault;
-use super::plan::{Fitness, Remedy, Schedule, State};
+use super::plan::{Fitness, Remedy, State};
 use super::ring::Private;
 use super::seal::SealedBy;
 use super::succession::{Succession, Successor, is_live, newest, of};
@@ -92,7 +92,7 @@ impl Management {
     /// Reads the key-encryption keys, if there are any.
     pub fn new(db: Db, config: &Config) -> Result<Self, Error> {
         let encryption_keys = directory::encryption_keys_of(&config.keys)?;
-        let succession = Succession { db, encryption_keys, schedule: Schedule::new(config), actor: Actor::Operator };
+        let succession = Succession::new(db, encryption_keys, config, Actor::Operator);
         Ok(Self { succession, config: config.keys.clone() })
     }
 
@@ -104,8 +104,9 @@ impl Management {
 
     /// Every key that the ring remembers, oldest first.
     pub async fn list(&self, now: DateTime<Utc>) -> Result<Vec<Listed>, Error> {
+        let encryption_keys = self.succession.encryption_keys();
         let listed = |key: Model| {
-            let sealed_by = self.succession.encryption_keys.as_ref().map(|keys| keys.sealed_by(&key)).transpose()?;
+            let sealed_by = encryption_keys.as_ref().map(|keys| keys.sealed_by(&key)).transpose()?;
             let state = State::of(&key, now);
             let is_usable = state == State::Gone || self.succession.fitness(&key) == Fitness::Usable;
             Ok(Listed { key, state, is_usable, sealed_by: sealed_by.unwrap_or(SealedBy::Unknown) })
@@ -121,7 +122,7 @@ impl Management {
         let imported =
             open::missing_key(known, found, self.config.algorithm).map_err(|fault| Error::Faults(vec![fault]))?;
         let live: Vec<Model> = rows.into_iter().filter(|row| is_live(row, now)).collect();
-        if self.succession.encryption_keys.is_none() && !live.is_empty() {
+        if self.succession.encryption_keys().is_none() && !live.is_empty() {
             return Err(Error::Faults(vec![open::nothing_opens(&self.config)]));
         }
         self.succession.require_own(&live)?;
@@ -137,7 +138,7 @@ impl Management {
     /// True when there is a key-encryption key.
     #[must_use]
     pub fn has_encryption_key(&self) -> bool {
-        self.succession.encryption_keys.is_some()
+        self.succession.encryption_keys().is_some()
     }
 
     /// Announces a successor of the newest key, or lets one sign at once.
@@ -272,7 +273,7 @@ impl Management {
         let (tx, rows) = self.succession.begin(now).await?;
         self.succession.require_own(&rows)?;
         let mut done = Resealed { resealed: 0, current: 0, unopened: Vec::new() };
-        let Some(keys) = &self.succession.encryption_keys else {
+        let Some(keys) = self.succession.encryption_keys() else {
             return Ok(done);
         };
         for row in &rows {
@@ -315,7 +316,7 @@ impl Management {
     fn require_encryption_key(&self) -> Result<(), Error> {
         let path = self.config.directory.join("encryption.key");
         let fault = || format!("there is no key-encryption key: set keys.encryption_key or restore {}", path.display());
-        self.succession.encryption_keys.as_ref().map(|_| ()).ok_or_else(|| Error::Faults(vec![Fault(fault())]))
+        self.succession.encryption_keys().map(|_| ()).ok_or_else(|| Error::Faults(vec![Fault(fault())]))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::entity::signing_key::Model;
 use crate::telemetry::traces;
 
 mod directory;
+mod exchange;
 mod key;
 mod mac;
 mod management;
@@ -41,7 +42,7 @@ pub use open::imported_kid;
 pub use plan::State;
 pub use ring::AnyKey;
 pub use rotation::Signing;
-pub use seal::SealedBy;
+pub use seal::{EncryptionKeys, SealedBy};
 
 use ring::Ring;
 use seal::Unopened;
@@ -231,11 +232,13 @@ impl Keyring {
     async fn read(&self, now: DateTime<Utc>) -> Result<(), DbErr> {
         let number = self.readings.fetch_add(1, Ordering::SeqCst) + 1;
         let reader = self.succession.db.reader();
+        // Before anything is opened: another exchange of them makes it be opened anew.
+        let encryption_keys = self.succession.encryption_keys();
         let ring = self.current();
-        let ring = if store::plans(reader, now).await? == ring.plans {
+        let ring = if store::plans(reader, now).await? == ring.plans && ring.is_opened_with(encryption_keys.as_ref()) {
             ring
         } else {
-            Arc::new(self.ring_of(&store::live_keys(reader, now).await?).await)
+            Arc::new(self.ring_of(&store::live_keys(reader, now).await?, encryption_keys).await)
         };
         let mut reading = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         if reading.number < number {
@@ -249,7 +252,7 @@ impl Keyring {
     }
 
     /// Opens what is new. A row that cannot be opened is left out and reported; the others work on.
-    async fn ring_of(&self, rows: &[Model]) -> Ring {
+    async fn ring_of(&self, rows: &[Model], encryption_keys: Option<Arc<EncryptionKeys>>) -> Ring {
         let mut keys = Vec::new();
         for row in rows {
             let parsed = self
@@ -260,6 +263,6 @@ impl Keyring {
                 Err(error) => tracing::error!(key.id = row.kid, error = %error, "a key of the ring cannot be used"),
             }
         }
-        Ring::new(rows.iter().map(Into::into).collect(), keys)
+        Ring::new(rows.iter().map(Into::into).collect(), keys, encryption_keys)
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use super::key::{Fault, PrivateKey};
-use super::plan::{Fitness, Schedule};
+use super::plan::Fitness;
 use super::succession::{Succession, is_live, newest, of};
 use super::{Error, Keyring, Purpose, directory, store};
 use crate::audit::Actor;
@@ -28,8 +28,7 @@ impl Keyring {
             None => return Err(Error::Faults(vec![nothing_opens(&config.keys)])),
         };
         let adoption = store::adoption(db.reader()).await?;
-        let encryption_keys = Some(encryption_keys);
-        let succession = Succession { db, encryption_keys, schedule: Schedule::new(config), actor: Actor::Server };
+        let succession = Succession::new(db, Some(encryption_keys), config, Actor::Server);
         succession.require_own(&rows)?;
         succession.fill(&rows, imported, now).await?;
         let rows = store::live_keys(succession.db.reader(), now).await?;

@@ -85,6 +85,8 @@ pub(super) struct Ring {
     /// Newest first.
     members: Vec<Member>,
     by_kid: HashMap<String, usize>,
+    /// Those that there were when it was opened.
+    encryption_keys: Option<Arc<EncryptionKeys>>,
 }
 
 struct Member {
@@ -93,11 +95,20 @@ struct Member {
 }
 
 impl Ring {
-    pub(super) fn new(plans: Vec<Plan>, keys: Vec<(AnyKey, Plan)>) -> Self {
+    pub(super) fn new(
+        plans: Vec<Plan>,
+        keys: Vec<(AnyKey, Plan)>,
+        encryption_keys: Option<Arc<EncryptionKeys>>,
+    ) -> Self {
         let mut members: Vec<Member> = keys.into_iter().map(|(key, plan)| Member { key, plan }).collect();
         members.sort_by_key(|member| std::cmp::Reverse(member.plan.signing_at));
         let by_kid = members.iter().enumerate().map(|(index, member)| (member.key.kid().to_owned(), index)).collect();
-        Self { plans, members, by_kid }
+        Self { plans, members, by_kid, encryption_keys }
+    }
+
+    /// False when other key-encryption keys may open what those at the time did not.
+    pub(super) fn is_opened_with(&self, encryption_keys: Option<&Arc<EncryptionKeys>>) -> bool {
+        self.encryption_keys.as_ref().map(Arc::as_ptr) == encryption_keys.map(Arc::as_ptr)
     }
 
     /// Keys that make tokens at `now`, newest first: one of each purpose. A clock that stepped back behind the very first key

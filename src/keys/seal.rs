@@ -29,7 +29,7 @@ pub(super) enum Unopened {
 }
 
 /// The key-encryption key, and the one before it while one succeeds the other.
-pub(super) struct EncryptionKeys {
+pub struct EncryptionKeys {
     current: KeyEncryptionKey,
     previous: Option<KeyEncryptionKey>,
 }
@@ -65,6 +65,14 @@ impl EncryptionKeys {
             return Err(Fault("keys.previous_encryption_key is the current key-encryption key".to_owned()));
         }
         Ok(Self { current, previous })
+    }
+
+    /// True when these are the same keys in the same places.
+    pub(super) fn are(&self, other: &Self) -> Result<bool, Fault> {
+        let ids = |keys: &Self| -> Result<_, Fault> {
+            Ok((keys.current.id()?, keys.previous.as_ref().map(KeyEncryptionKey::id).transpose()?))
+        };
+        Ok(ids(self)? == ids(other)?)
     }
 
     /// Seals with the current key; returns its id too.

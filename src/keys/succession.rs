@@ -1,6 +1,8 @@
 //! Changing the ring: adding keys, planning ends, revoking. Each change is one transaction that locks the keys, reads them again and
 //! decides then, so that any number of replicas and operators make one change, and a killed one makes none.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -14,6 +16,7 @@ use super::ring::{self, Private};
 use super::seal::{EncryptionKeys, Unopened};
 use super::{Error, Purpose, store};
 use crate::audit::{self, Actor, Entry, Event};
+use crate::config::Config;
 use crate::db::{Db, Transaction};
 use crate::entity::signing_key::Model;
 use crate::{hmac, random};
@@ -22,7 +25,7 @@ use crate::{hmac, random};
 pub(super) struct Succession {
     pub(super) db: Db,
     /// `None` only for operators who have none: they list and revoke.
-    pub(super) encryption_keys: Option<EncryptionKeys>,
+    encryption_keys: RwLock<Option<Arc<EncryptionKeys>>>,
     pub(super) schedule: Schedule,
     /// Who changes the ring with it.
     pub(super) actor: Actor,
@@ -41,8 +44,23 @@ pub(super) struct Successor {
 }
 
 impl Succession {
+    pub(super) fn new(db: Db, encryption_keys: Option<EncryptionKeys>, config: &Config, actor: Actor) -> Self {
+        let encryption_keys = RwLock::new(encryption_keys.map(Arc::new));
+        Self { db, encryption_keys, schedule: Schedule::new(config), actor }
+    }
+
+    /// The key-encryption keys of this moment.
+    pub(super) fn encryption_keys(&self) -> Option<Arc<EncryptionKeys>> {
+        self.encryption_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens and seals with these from now on.
+    pub(super) fn exchange(&self, encryption_keys: Arc<EncryptionKeys>) {
+        *self.encryption_keys.write().unwrap_or_else(PoisonError::into_inner) = Some(encryption_keys);
+    }
+
     pub(super) fn open(&self, row: &Model) -> Result<Private, Unopened> {
-        ring::open(row, self.encryption_keys.as_ref())
+        ring::open(row, self.encryption_keys().as_deref())
     }
 
     pub(super) fn fitness(&self, row: &Model) -> Fitness {
@@ -76,7 +94,7 @@ impl Succession {
 
     fn sealed(&self, kid: String, purpose: Purpose, secret: &[u8]) -> Result<Model, Error> {
         let none = || Fault("there is no key-encryption key".to_owned());
-        let (sealed_private, encryption_key_id) = self.encryption_keys.as_ref().ok_or_else(none)?.seal(&kid, secret)?;
+        let (sealed_private, encryption_key_id) = self.encryption_keys().ok_or_else(none)?.seal(&kid, secret)?;
         Ok(Model {
             kid,
             purpose: purpose.name().to_owned(),

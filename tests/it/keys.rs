@@ -24,6 +24,7 @@ use crate::support::{Engine, TestApp};
 
 mod directory;
 mod discovery;
+mod exchange;
 mod jwks;
 mod refused;
 mod revocation;
