@@ -74,7 +74,7 @@ impl Serve {
         if let Some((app, clock)) = &started {
             routes::open(&front, app);
             admin.open(app);
-            jobs::start(app, clock, &front);
+            jobs::start(app, clock, &front, traces.as_ref().map(telemetry::traces::Sending::headers));
             tracing::info!(address = %address, issuer = app.config.server.issuer(), "listening");
             tell_systemd(&[NotifyState::Ready, NotifyState::Status("ready")]);
             signals.wait(app, &front).await;

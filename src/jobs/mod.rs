@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::clock::DatabaseClock;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::traces;
 use crate::web::front::Front;
 use crate::{keys, random};
 
@@ -26,13 +27,13 @@ pub const RESTORED: &str = "the database is not the one that it was: it was rest
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
 /// Starts every job. They end with the runtime.
-pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>, front: &Arc<Front>) {
+pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>, front: &Arc<Front>, headers: Option<traces::Exchange>) {
     run(app, "poll_keys", poll_keys);
     run(app, "keep_keys", keep_keys);
     let (clock, front) = (Arc::clone(clock), Arc::clone(front));
     run(app, "stamp", move |app| stamp(app, Arc::clone(&clock), Arc::clone(&front)));
     run(app, "sweep", sweep);
-    run(app, "reread_secrets", reread_secrets);
+    run(app, "reread_secrets", move |app| reread_secrets(app, headers.clone()));
 }
 
 fn run<F>(app: &Arc<App>, name: &'static str, mut job: impl FnMut(Arc<App>) -> F + Send + 'static)
@@ -61,8 +62,8 @@ async fn poll_keys(app: Arc<App>) {
     }
 }
 
-async fn reread_secrets(app: Arc<App>) {
-    let mut secrets = Secrets::of(&app.config);
+async fn reread_secrets(app: Arc<App>, headers: Option<traces::Exchange>) {
+    let mut secrets = Secrets::of(&app.config, headers);
     let mut ticks = ticks(secrets::POLL);
     loop {
         ticks.tick().await;

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::app::App;
 use crate::config::Config;
 use crate::keys::EncryptionKeys;
+use crate::telemetry::traces;
 
 /// How often the files are read. Reading tells more than the times of files do: an orchestrator swaps whole directories.
 pub(super) const POLL: Duration = Duration::from_secs(5);
@@ -16,6 +17,8 @@ pub(super) const POLL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Secrets {
     database_url: SecretString,
+    headers: SecretString,
+    exchange: Option<traces::Exchange>,
     /// Why something is not taken, which is said once.
     refused: BTreeMap<&'static str, String>,
 }
@@ -29,8 +32,9 @@ struct Read {
 impl Secrets {
     /// Those that the server has started with.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
-        Self { database_url: config.database.url.clone(), refused: BTreeMap::new() }
+    pub fn of(config: &Config, exchange: Option<traces::Exchange>) -> Self {
+        let (database_url, headers) = (config.database.url.clone(), config.traces.headers.clone());
+        Self { database_url, headers, exchange, refused: BTreeMap::new() }
     }
 
     /// Reads the files and takes what is new and works.
@@ -43,6 +47,7 @@ impl Secrets {
                 self.refused.remove("files");
                 self.take_database(app, &read.config).await;
                 self.take_encryption_keys(app, read.encryption_keys).await;
+                self.take_headers(&read.config);
             }
             // A file that is just being written, perhaps.
             Err(error) => {
@@ -98,6 +103,17 @@ impl Secrets {
                     tracing::error!(error, "the key-encryption keys are not taken: those before are used");
                 }
             }
+        }
+    }
+
+    fn take_headers(&mut self, config: &Config) {
+        let headers = &config.traces.headers;
+        if let Some(exchange) = self.exchange.as_ref()
+            && headers.expose_secret() != self.headers.expose_secret()
+        {
+            exchange.exchange(&config.traces);
+            self.headers = headers.clone();
+            tracing::info!("the headers of traces were read anew");
         }
     }
 

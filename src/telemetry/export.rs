@@ -59,12 +59,16 @@ impl SpanProcessor for Queue {
     }
 }
 
+/// Headers of every message.
+pub(super) type Headers = Vec<(String, String)>;
+
 /// Sends what the queue takes.
 pub(super) struct Sender {
     spans: mpsc::Receiver<SpanData>,
     lost: Arc<AtomicU64>,
     endpoint: Url,
-    headers: Vec<(String, String)>,
+    /// A token in them may be exchanged at any time.
+    headers: watch::Receiver<Headers>,
     timeout: Duration,
     resource: ResourceAttributesWithSchema,
     report: Report,
@@ -88,12 +92,21 @@ enum Refusal {
     Never(String),
 }
 
-/// A queue and what sends it. `None` for settings that the configuration does not let through.
-pub(super) fn new(settings: &Traces, resource: &Resource) -> Option<(Queue, Sender)> {
-    let (sender, spans) = mpsc::channel(QUEUE);
-    let lost = Arc::<AtomicU64>::default();
+/// The headers of the settings and our own.
+pub(super) fn headers(settings: &Traces) -> Option<Headers> {
     let mut headers = config::headers(settings.headers.expose_secret())?;
     headers.push(("content-type".to_owned(), "application/x-protobuf".to_owned()));
+    Some(headers)
+}
+
+/// A queue and what sends it. `None` for settings that the configuration does not let through.
+pub(super) fn new(
+    settings: &Traces,
+    resource: &Resource,
+    headers: watch::Receiver<Headers>,
+) -> Option<(Queue, Sender)> {
+    let (sender, spans) = mpsc::channel(QUEUE);
+    let lost = Arc::<AtomicU64>::default();
     let queue = Queue { spans: sender, lost: Arc::clone(&lost) };
     let sender = Sender {
         spans,
@@ -178,7 +191,8 @@ impl Sender {
     }
 
     async fn post(&self, body: Bytes) -> Result<Rejected, Refusal> {
-        let answer = tokio::time::timeout(self.timeout, client::post(&self.endpoint, &self.headers, body)).await;
+        let headers = self.headers.borrow().clone();
+        let answer = tokio::time::timeout(self.timeout, client::post(&self.endpoint, &headers, body)).await;
         let (status, body) = match answer {
             Ok(Ok(answer)) => (answer.status.as_u16(), answer.body),
             Ok(Err(error)) => return Err(Refusal::NotNow(error.to_string())),

@@ -3,6 +3,7 @@
 //! A span has a name that stands in our code, times, and whether what it is about failed. Never a token, password, address, path or
 //! SQL. Only what a request waits for has spans: work in the background, which begins none, has none.
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -34,6 +35,26 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 pub struct Sending {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    headers: Exchange,
+}
+
+/// Exchanges the headers that spans are sent with.
+#[derive(Clone)]
+pub struct Exchange(watch::Sender<export::Headers>);
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    /// Sends the next spans with the headers of these settings.
+    pub fn exchange(&self, settings: &Traces) {
+        if let Some(headers) = export::headers(settings) {
+            self.0.send_replace(headers);
+        }
+    }
 }
 
 /// Starts tracing in this process, if the settings say so. Needs a runtime, and is called once.
@@ -44,16 +65,23 @@ pub fn start(settings: &Traces) -> Option<Sending> {
     }
     let resource = resource(settings);
     let (stop, stopped) = watch::channel(false);
-    let (queue, sender) = export::new(settings, &resource)?;
+    let (headers, used) = watch::channel(export::headers(settings)?);
+    let (queue, sender) = export::new(settings, &resource, used)?;
     let provider = provider(queue, settings.sample_ratio, resource);
     if TRACER.set(provider.tracer("authservice")).is_err() {
         return None;
     }
     tracing::info!(endpoint = settings.endpoint, sample_ratio = settings.sample_ratio, "requests are traced");
-    Some(Sending { stop, task: tokio::spawn(sender.run(stopped)) })
+    Some(Sending { stop, task: tokio::spawn(sender.run(stopped)), headers: Exchange(headers) })
 }
 
 impl Sending {
+    /// What exchanges the headers.
+    #[must_use]
+    pub fn headers(&self) -> Exchange {
+        self.headers.clone()
+    }
+
     /// Sends what waits, for a bounded time.
     pub async fn stop(self) {
         let _ = self.stop.send(true);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Operator, PATIENCE, Process, Server};
 use crate::support::Engine;
+use crate::support::collector::{Collector, Verdict};
 use crate::support::database::Role;
 
 const URL_FILE: &str = "DATABASE_URL_FILE";
@@ -114,4 +115,23 @@ async fn a_command_that_waits_for_its_database_reads_the_files_again() {
     let (stdout, stderr) = process.output();
     assert_eq!(stdout, "nothing to apply\n");
     assert!(!stderr.contains("CANARY"), "{stderr}");
+}
+
+/// A token for the collector is exchanged like any other secret.
+#[tokio::test]
+async fn the_headers_of_traces_are_read_again() {
+    let collector = Collector::start(&[Verdict::Taken]).await;
+    let operator = Operator::on(Engine::Sqlite).await.with("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.base);
+    let file = operator.path("headers");
+    let operator = operator.with("AUTHSERVICE__TRACES__HEADERS_FILE", file);
+    operator.write("headers", "authorization=CANARY-1");
+    let mut server = operator.serve().await;
+
+    operator.write("headers", "authorization=CANARY-2");
+    server.process.logged("the headers of traces were read anew").await.unwrap();
+    server.alice().await;
+
+    let log = server.stop().await.join("\n");
+    assert_eq!(collector.received().last().unwrap().headers["authorization"], "CANARY-2");
+    assert!(!log.contains("CANARY"), "{log}");
 }

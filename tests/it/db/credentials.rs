@@ -24,7 +24,7 @@ impl Rig {
         let file = first.directory().join("url");
         std::fs::write(&file, content).unwrap();
         let app = first.another_replica_with(&[(FILE, file.to_str().unwrap()), PATIENCE]).await;
-        let secrets = Secrets::of(&app.app.config);
+        let secrets = Secrets::of(&app.app.config, None);
         Self { app, file, secrets }
     }
 

@@ -77,7 +77,7 @@ async fn both_files_may_change_at_once() {
         late_files.hold(&old, "");
         let app = TestApp::start(engine, &files.settings()).await;
         let late = app.another_replica_with(&late_files.settings()).await;
-        let (mut secrets, mut late_secrets) = (Secrets::of(&app.app.config), Secrets::of(&late.app.config));
+        let (mut secrets, mut late_secrets) = (Secrets::of(&app.app.config, None), Secrets::of(&late.app.config, None));
         app.alice().await;
         let first = signer(&app).await;
 
@@ -129,7 +129,7 @@ async fn what_a_server_makes_later_is_sealed_with_the_new_key() {
         let mut settings = files.settings().to_vec();
         settings.push(("AUTHSERVICE__KEYS__ROTATE_AFTER_SECONDS", "3600"));
         let app = TestApp::start(engine, &settings).await;
-        let mut secrets = Secrets::of(&app.app.config);
+        let mut secrets = Secrets::of(&app.app.config, None);
         files.hold(&encryption_key("new"), &encryption_key("old"));
         assert_eq!(reread(&mut secrets, &app.app).await, 0);
 
@@ -151,7 +151,7 @@ async fn files_that_do_not_open_what_is_there_are_refused() {
         let files = Files::new(mounted.path(), "one");
         files.hold(&old, "");
         let app = TestApp::start(engine, &files.settings()).await;
-        let mut secrets = Secrets::of(&app.app.config);
+        let mut secrets = Secrets::of(&app.app.config, None);
         app.alice().await;
         let kid = signer(&app).await;
 
@@ -197,7 +197,7 @@ async fn the_file_in_the_directory_is_read_again() {
         std::fs::write(&previous, "").unwrap();
         let settings = [ALGORITHM, (PREVIOUS, previous.to_str().unwrap())];
         let app: Arc<App> = place.open(&settings).await.unwrap();
-        let mut secrets = Secrets::of(&app.config);
+        let mut secrets = Secrets::of(&app.config, None);
         let kid = maker(&app, Purpose::Signing);
         let made = std::fs::read(place.keys().join("encryption.key")).unwrap();
         assert_eq!(reread(&mut secrets, &app).await, 0);
