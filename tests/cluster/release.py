@@ -94,6 +94,10 @@ class Release:
         binary = "/usr/local/bin/authservice"
         return self.kubectl("exec", "deployment/authservice", "--container", "authservice", "--", binary, *arguments).stdout
 
+    def logs(self) -> list[str]:
+        """What each server has logged."""
+        return [self.kubectl("logs", pod["metadata"]["name"], "--container", "authservice").stdout for pod in self.pods()]
+
     def secret(self, name: str, **data: str) -> None:
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
         apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": self.namespace}, "data": encoded})
@@ -130,6 +134,11 @@ class Release:
             {"apiVersion": "v1", "kind": "Service", "metadata": where, "spec": {"selector": labels, "ports": [{"port": 5432}]}},
         )
         return [f"database.postgres.host={name}.database.svc.cluster.local", "database.postgres.existingSecret=authservice-database"]
+
+    def query(self, sql: str, password: str) -> None:
+        """Runs SQL in that PostgreSQL as its only role, which asks for the password everywhere."""
+        psql = ["psql", "--host", "127.0.0.1", "--username", "authservice", "--dbname", "authservice", "--command", sql]
+        kubectl("exec", self.namespace, "--namespace", "database", "--", "env", f"PGPASSWORD={password}", *psql)
 
     def volume(self) -> None:
         """A volume on a node, which only this release's claim may take."""

@@ -1,7 +1,9 @@
 """The chart on the cluster that scripts/cluster.sh starts."""
 
+import base64
 import json
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -248,6 +250,80 @@ def test_the_key_encryption_key_is_exchanged_while_it_serves(release):
         release.upgrade(*values, "keys.masterKey.existingSecret=new")
 
     load.assert_all_served()
+    release.sign_in()
+
+
+# The kubelet shows a changed Secret within a minute or two, and the server looks every five seconds.
+MOUNTED = 240
+
+
+def everybody_says(release, message: str) -> bool:
+    return all(message in log for log in release.logs())
+
+
+def restarts(release) -> dict[str, int]:
+    return {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in release.pods()}
+
+
+def test_the_password_of_the_database_is_exchanged_while_it_serves(release):
+    """The Secret first: the servers find that it does not work yet and go on, so that they have it as soon as the role has."""
+    release.install(*release.postgres(), "replicaCount=2")
+    release.register()
+    token = release.sign_in()["access_token"]
+    old = base64.b64decode(release.get("secret", "authservice-database")["data"]["password"]).decode()
+    new, pods = secrets.token_hex(8), restarts(release)
+
+    with release.load() as load:
+        release.secret("authservice-database", password=new)
+        early = "the database's new credentials do not work"
+        wait_for("a replica does not see the new Secret", lambda: everybody_says(release, early), MOUNTED)
+        release.query(f"ALTER ROLE authservice PASSWORD '{new}'", old)
+        taken = "the database's credentials were read anew"
+        wait_for("a replica does not take the new password", lambda: everybody_says(release, taken), 60)
+
+    load.assert_all_served()
+    release.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'authservice'", new)
+
+    def is_served() -> bool:
+        return all(release.ask("GET", f"{API}/users/me", token=token)[0] == 200 for _ in range(50))
+
+    # A connection that was ended fails once; all that follow are new ones.
+    wait_for("new connections do not work", is_served)
+    release.sign_in()
+    assert restarts(release) == pods
+    assert not any(password in log for log in release.logs() for password in (old, new))
+
+
+def test_the_key_encryption_key_is_exchanged_in_its_secret(release):
+    """docs/keys.md, each step a change of one Secret: no upgrade, no restart."""
+    values = [
+        "keys.masterKey.existingSecret=both",
+        "keys.masterKey.key=current",
+        "keys.previousMasterKey.existingSecret=both",
+        "keys.previousMasterKey.key=previous",
+    ]
+    old, new = (base64.b64encode(secrets.token_bytes(32)).decode() for _ in range(2))
+    release.secret("both", current=old, previous="")
+    release.install(*release.postgres(), *values, "replicaCount=2")
+    release.register()
+    pods = restarts(release)
+    taken = "the key-encryption keys were read anew"
+
+    def step(number: int, current: str, previous: str) -> None:
+        release.secret("both", current=current, previous=previous)
+        wait_for(f"a replica does not take step {number}", lambda: all(log.count(taken) == number for log in release.logs()), MOUNTED)
+
+    with release.load() as load:
+        step(1, old, new)
+        step(2, new, old)
+        release.command("keys", "reseal")
+        step(3, new, "")
+
+    load.assert_all_served()
+    assert "previous" not in release.command("keys", "list")
+    assert restarts(release) == pods
+    release.kubectl("rollout", "restart", "deployment/authservice")
+    release.kubectl("rollout", "status", "deployment/authservice", "--timeout", "180s")
     release.sign_in()
 
 
