@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use sea_orm::DbErr;
 use uuid::Uuid;
 
 use super::budget::{Rate, Verdict};
-use super::{Attempt, DELAY, OF_ACCOUNT, Spent};
+use super::settle::report;
+use super::{DELAY, Limits, OF_ACCOUNT, Spent, store};
+use crate::audit::Origin;
 use crate::entity::rate_limit::Model as Row;
 
 /// Rows by their key, as they count at one time; one that is missing is fresh.
@@ -30,6 +33,22 @@ impl Rows {
     }
 }
 
+/// Why a gate lets nobody in.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Others are in flight, and nobody knows yet what becomes of them.
+    Crowded(&'static str),
+    /// This budget is spent for so long.
+    Closed(&'static str, TimeDelta),
+    Storage(DbErr),
+}
+
+impl From<DbErr> for Refusal {
+    fn from(error: DbErr) -> Self {
+        Self::Storage(error)
+    }
+}
+
 /// The budgets that an attempt is about.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -47,8 +66,28 @@ impl Gate {
         self.lane.into_iter().chain(spent).collect()
     }
 
-    /// Whether an attempt may begin, and which budget says so; `slow` is the lane's rate of failures.
-    pub(super) fn verdict(&self, rows: &mut Rows, slow: Option<Rate>) -> (Verdict, &'static str) {
+    /// Lets an attempt in, which counts as one that fails until it is settled. `rows` have been read and are not locked.
+    pub(super) async fn enter(&self, limits: &Limits, mut rows: Rows, origin: &Origin) -> Result<(), Refusal> {
+        let (slow, now) = (limits.failures_of_account, rows.now);
+        // Most refusals end here, having locked nothing.
+        self.judge(&mut rows, slow)?;
+        let tx = limits.db.begin().await?;
+        let mut rows = Rows::new(store::lock(&tx, &self.keys(), now).await?, now);
+        self.judge(&mut rows, slow)?;
+        self.pass(&mut rows);
+        // What a guess has spent is told if it fails; others are not given back unless we are in trouble.
+        let told = self
+            .address
+            .filter(|spent| self.lane.is_none() && rows.of(spent.key).is_newly_spent(Some(spent.rate), now));
+        store::put(&tx, rows.touched()).await?;
+        if let Some(spent) = told {
+            report(&tx, spent.budget, None, origin, now).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Refuses by the budget that is spent for longest; `slow` is the lane's rate of failures.
+    fn judge(&self, rows: &mut Rows, slow: Option<Rate>) -> Result<(), Refusal> {
         let now = rows.now;
         let lane = self.lane.map_or((Verdict::Open, DELAY), |key| {
             let row = rows.of(key);
@@ -60,11 +99,14 @@ impl Gate {
             let verdict = rows.of(spent.key).admits(Some(spent.rate), 1, now);
             (verdict, spent.budget)
         });
-        rates.fold(lane, |worst, next| if next.0 > worst.0 { next } else { worst })
+        match rates.fold(lane, |worst, next| if next.0 > worst.0 { next } else { worst }) {
+            (Verdict::Open, _) => Ok(()),
+            (Verdict::Crowded, budget) => Err(Refusal::Crowded(budget)),
+            (Verdict::Closed(wait), budget) => Err(Refusal::Closed(budget, wait)),
+        }
     }
 
-    /// Counts an attempt as one that fails, until it is settled.
-    pub(super) fn pass(&self, rows: &mut Rows) {
+    fn pass(&self, rows: &mut Rows) {
         let now = rows.now;
         if let Some(key) = self.lane {
             rows.of(key).take_off();
@@ -72,9 +114,5 @@ impl Gate {
         for spent in [self.address, self.everybody].into_iter().flatten() {
             rows.of(spent.key).spend(Some(spent.rate), now);
         }
-    }
-
-    pub(super) fn attempt(&self, known: Option<Uuid>) -> Attempt {
-        Attempt { lane: self.lane, known, spent: self.address }
     }
 }

@@ -26,6 +26,7 @@ mod subject;
 mod sweep;
 
 use budget::Rate;
+use gate::Refusal;
 pub use settle::forget;
 
 /// How many sign-ins of crowded accounts a replica lets wait.
@@ -112,7 +113,12 @@ impl Limits {
     }
 
     /// Counts a refusal, and says when to come again.
-    fn refused(&self, budget: &'static str, wait: TimeDelta) -> Error {
+    fn refused(&self, refusal: Refusal) -> Error {
+        let (budget, wait) = match refusal {
+            Refusal::Crowded(budget) => (budget, TimeDelta::zero()),
+            Refusal::Closed(budget, wait) => (budget, wait),
+            Refusal::Storage(error) => return error.into(),
+        };
         self.db.metrics().rate_limited.count(budget);
         Error::after(wait)
     }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use sea_orm::DbErr;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::budget::Verdict;
-use super::gate::{Gate, Rows};
+use super::gate::{Gate, Refusal, Rows};
 use super::subject::Subjects;
 use super::{Attempt, DELAY, Error, Limits, OF_ADDRESS, Spent, store};
 use crate::audit::Origin;
@@ -29,60 +27,35 @@ impl Limits {
         let started = Instant::now();
         let mut place = None;
         loop {
-            match self.begin(&subjects, clock.now()).await? {
-                Ok(attempt) => return Ok(attempt),
-                Err((Verdict::Closed(wait), budget)) => return Err(self.refused(budget, wait)),
-                Err((_, budget)) if started.elapsed() >= PATIENCE => {
-                    return Err(self.refused(budget, TimeDelta::zero()));
-                }
-                Err(_) => {}
+            match self.begin(&subjects, origin, clock.now()).await {
+                Err(Refusal::Crowded(_)) if started.elapsed() < PATIENCE => {}
+                begun => return begun.map_err(|refusal| self.refused(refusal)),
             }
             if place.is_none() {
                 let acquired = self.waiting.try_acquire();
-                place = Some(acquired.map_err(|_| self.refused(DELAY, TimeDelta::zero()))?);
+                place = Some(acquired.map_err(|_| self.refused(Refusal::Crowded(DELAY)))?);
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// `Ok(Err(_))` is a refusal.
-    async fn begin(
-        &self,
-        subjects: &Subjects,
-        now: DateTime<Utc>,
-    ) -> Result<Result<Attempt, (Verdict, &'static str)>, DbErr> {
+    async fn begin(&self, subjects: &Subjects, origin: &Origin, now: DateTime<Utc>) -> Result<Attempt, Refusal> {
         let everybody = self.of_everybody();
         let keys = [Some(subjects.account), subjects.known, subjects.address, everybody.map(|spent| spent.key)];
         let read = store::rows(self.db.reader(), keys.into_iter().flatten().collect()).await?;
         let mut rows = Rows::new(read, now);
         let known = subjects.known.filter(|_| self.known_for.is_some());
         let lane = known.filter(|key| rows.of(*key).known_until.is_some());
+        let address = subjects.address.zip(self.failures_of_address);
         let gate = Gate {
             lane: Some(lane.unwrap_or(subjects.account)),
             is_known: lane.is_some(),
-            address: subjects.address.zip(self.failures_of_address).map(|(key, rate)| Spent {
-                key,
-                rate,
-                budget: OF_ADDRESS,
-            }),
+            address: address.map(|(key, rate)| Spent { key, rate, budget: OF_ADDRESS }),
             // Strangers in any number leave room for those who are known.
             everybody: everybody
                 .map(|spent| if lane.is_some() { Spent { rate: spent.rate.with_reserve(), ..spent } } else { spent }),
         };
-        // Most refusals end here, having locked nothing.
-        let judged = gate.verdict(&mut rows, self.failures_of_account);
-        if judged.0 != Verdict::Open {
-            return Ok(Err(judged));
-        }
-        let tx = self.db.begin().await?;
-        let mut rows = Rows::new(store::lock(&tx, &gate.keys(), now).await?, now);
-        let judged = gate.verdict(&mut rows, self.failures_of_account);
-        if judged.0 != Verdict::Open {
-            return Ok(Err(judged));
-        }
-        gate.pass(&mut rows);
-        store::put(&tx, rows.touched()).await?;
-        tx.commit().await?;
-        Ok(Ok(gate.attempt(known)))
+        gate.enter(self, rows, origin).await?;
+        Ok(Attempt { lane: gate.lane, known, spent: gate.address })
     }
 }
