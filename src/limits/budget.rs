@@ -19,7 +19,7 @@ const FLIGHT: TimeDelta = TimeDelta::seconds(30);
 const MEMORY: TimeDelta = TimeDelta::minutes(15);
 /// How much older the time of an attempt may be than a row that it finds: attempts wait for connections and locks, and the clocks of
 /// replicas differ a little. A row from further ahead was written before the clock was set back.
-const SKEW: TimeDelta = TimeDelta::minutes(1);
+pub(super) const SKEW: TimeDelta = TimeDelta::minutes(1);
 
 /// So many units in a window.
 #[derive(Debug, Clone, Copy)]
@@ -33,11 +33,6 @@ impl Rate {
     pub(super) fn new(units: u32, window: TimeDelta) -> Option<Self> {
         let micros = window.num_microseconds()?.checked_div(units.into())?;
         Some(Self { unit: TimeDelta::microseconds(micros), window })
-    }
-
-    /// Holds a fifth more at once, and is refilled no faster.
-    pub(super) fn with_reserve(self) -> Self {
-        Self { window: self.window + self.window / 5, ..self }
     }
 }
 

@@ -7,8 +7,9 @@ use sea_orm::DbErr;
 use uuid::Uuid;
 
 use super::budget::{Rate, Verdict};
+use super::everybody::Everybody;
 use super::settle::report;
-use super::{DELAY, Limits, OF_ACCOUNT, Spent, store};
+use super::{DELAY, Limits, OF_ACCOUNT, OF_ADDRESS, Spent, store};
 use crate::audit::Origin;
 use crate::entity::rate_limit::Model as Row;
 
@@ -56,32 +57,51 @@ pub(super) struct Gate {
     /// The lane is that of an address that the account is known at. It is not refused for what others did from there.
     pub(super) is_known: bool,
     pub(super) address: Option<Spent>,
-    pub(super) everybody: Option<Spent>,
+    pub(super) everybody: Option<Everybody>,
 }
 
 impl Gate {
-    /// In the order in which they are locked.
-    pub(super) fn keys(&self) -> Vec<Uuid> {
-        let spent = [self.address, self.everybody].into_iter().flatten().map(|spent| spent.key);
-        self.lane.into_iter().chain(spent).collect()
-    }
-
     /// Lets an attempt in, which counts as one that fails until it is settled. `rows` have been read and are not locked.
     pub(super) async fn enter(&self, limits: &Limits, mut rows: Rows, origin: &Origin) -> Result<(), Refusal> {
-        let (slow, now) = (limits.failures_of_account, rows.now);
-        // Most refusals end here, having locked nothing.
-        self.judge(&mut rows, slow)?;
+        // Most refusals end here, having written nothing.
+        self.judge(&mut rows, limits.failures_of_account)?;
+        let Some(everybody) = &self.everybody else {
+            return self.enter_lane(limits, origin, rows.now).await;
+        };
+        if everybody.is_full(rows.of(everybody.key)) || !store::take(&limits.db, everybody).await? {
+            return Err(Everybody::refusal());
+        }
+        let entered = self.enter_lane(limits, origin, rows.now).await;
+        // Many at once may have read that there is room where only few find it. They cost everybody nothing, or guesses at one account
+        // that nobody verifies would keep all others out.
+        if matches!(entered, Err(Refusal::Crowded(_) | Refusal::Closed(..))) {
+            store::give_back(&limits.db, everybody).await?;
+        }
+        entered
+    }
+
+    /// Passes what is locked: the lane and the budget of the address.
+    async fn enter_lane(&self, limits: &Limits, origin: &Origin, now: DateTime<Utc>) -> Result<(), Refusal> {
+        let keys: Vec<_> = self.lane.into_iter().chain(self.address.map(|spent| spent.key)).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
         let tx = limits.db.begin().await?;
-        let mut rows = Rows::new(store::lock(&tx, &self.keys(), now).await?, now);
-        self.judge(&mut rows, slow)?;
-        self.pass(&mut rows);
-        // What a guess has spent is told if it fails; others are not given back unless we are in trouble.
-        let told = self
-            .address
-            .filter(|spent| self.lane.is_none() && rows.of(spent.key).is_newly_spent(Some(spent.rate), now));
+        let mut rows = Rows::new(store::lock(&tx, &keys, now).await?, now);
+        self.judge(&mut rows, limits.failures_of_account)?;
+        if let Some(key) = self.lane {
+            rows.of(key).take_off();
+        }
+        let mut told = None;
+        if let Some(spent) = self.address {
+            let row = rows.of(spent.key);
+            row.spend(Some(spent.rate), now);
+            // What a guess has spent is told if it fails; a registration is not given back unless we are in trouble.
+            told = Some(spent.budget).filter(|_| self.lane.is_none() && row.is_newly_spent(Some(spent.rate), now));
+        }
         store::put(&tx, rows.touched()).await?;
-        if let Some(spent) = told {
-            report(&tx, spent.budget, None, origin, now).await?;
+        if let Some(budget) = told {
+            report(&tx, budget, None, origin, now).await?;
         }
         Ok(tx.commit().await?)
     }
@@ -94,25 +114,14 @@ impl Gate {
             let is_day_spent = row.admits(slow, 1, now) != Verdict::Open;
             (row.admits_guess(slow, now), if is_day_spent { OF_ACCOUNT } else { DELAY })
         });
-        let asked = [self.address.filter(|_| !self.is_known), self.everybody];
-        let rates = asked.into_iter().flatten().map(|spent| {
-            let verdict = rows.of(spent.key).admits(Some(spent.rate), 1, now);
-            (verdict, spent.budget)
+        let address = self.address.filter(|_| !self.is_known).map_or((Verdict::Open, OF_ADDRESS), |spent| {
+            (rows.of(spent.key).admits(Some(spent.rate), 1, now), spent.budget)
         });
-        match rates.fold(lane, |worst, next| if next.0 > worst.0 { next } else { worst }) {
+        let worst = if address.0 > lane.0 { address } else { lane };
+        match worst {
             (Verdict::Open, _) => Ok(()),
             (Verdict::Crowded, budget) => Err(Refusal::Crowded(budget)),
             (Verdict::Closed(wait), budget) => Err(Refusal::Closed(budget, wait)),
-        }
-    }
-
-    fn pass(&self, rows: &mut Rows) {
-        let now = rows.now;
-        if let Some(key) = self.lane {
-            rows.of(key).take_off();
-        }
-        for spent in [self.address, self.everybody].into_iter().flatten() {
-            rows.of(spent.key).spend(Some(spent.rate), now);
         }
     }
 }

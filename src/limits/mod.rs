@@ -5,8 +5,8 @@
 //! and everybody's. An address that the account is known at has an account's budget of its own, so that a stranger cannot keep the
 //! owner out ([decision 11](../../docs/decisions/0011-delays-and-budgets.md)).
 //!
-//! Invariants: a refusal writes nothing; a failure is committed before it is answered; a row names nobody but the user who is known
-//! at an address; every row expires. Knows no passwords, sessions or HTTP.
+//! Invariants: a refusal leaves nothing behind; a failure is committed before it is answered; no transaction holds the row of
+//! everybody; a row names nobody but the user who is known at an address; every row expires. Knows no passwords, sessions or HTTP.
 
 use chrono::TimeDelta;
 use sea_orm::DbErr;
@@ -17,6 +17,7 @@ use crate::config;
 use crate::db::Db;
 
 mod budget;
+mod everybody;
 mod gate;
 mod registration;
 mod settle;
@@ -90,7 +91,7 @@ pub struct Limits {
     failures_of_account: Option<Rate>,
     failures_of_address: Option<Rate>,
     registrations: Option<Rate>,
-    everybody: Option<Rate>,
+    sign_ins_per_second: u32,
     known_for: Option<TimeDelta>,
     waiting: Semaphore,
 }
@@ -106,7 +107,7 @@ impl Limits {
             failures_of_account: Rate::new(config.sign_in_failures_per_account_per_day, TimeDelta::days(1)),
             failures_of_address: Rate::new(config.sign_in_failures_per_address_per_hour, TimeDelta::hours(1)),
             registrations: Rate::new(config.registrations_per_address_per_hour, TimeDelta::hours(1)),
-            everybody: Rate::new(config.sign_ins_per_second, TimeDelta::seconds(1)),
+            sign_ins_per_second: config.sign_ins_per_second,
             known_for,
             waiting: Semaphore::new(WAITING),
         }
@@ -121,10 +122,5 @@ impl Limits {
         };
         self.db.metrics().rate_limited.count(budget);
         Error::after(wait)
-    }
-
-    /// The budget that sign-ins and registrations share.
-    fn of_everybody(&self) -> Option<Spent> {
-        self.everybody.map(|rate| Spent { key: subject::everybody(), rate, budget: EVERYBODY })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::everybody::Everybody;
 use super::gate::{Gate, Refusal, Rows};
 use super::subject::Subjects;
 use super::{Attempt, DELAY, Error, Limits, OF_ADDRESS, Spent, store};
@@ -40,8 +41,8 @@ impl Limits {
     }
 
     async fn begin(&self, subjects: &Subjects, origin: &Origin, now: DateTime<Utc>) -> Result<Attempt, Refusal> {
-        let everybody = self.of_everybody();
-        let keys = [Some(subjects.account), subjects.known, subjects.address, everybody.map(|spent| spent.key)];
+        let everybody = Everybody::at(self.sign_ins_per_second, now);
+        let keys = [Some(subjects.account), subjects.known, subjects.address, everybody.map(|budget| budget.key)];
         let read = store::rows(self.db.reader(), keys.into_iter().flatten().collect()).await?;
         let mut rows = Rows::new(read, now);
         let known = subjects.known.filter(|_| self.known_for.is_some());
@@ -52,8 +53,7 @@ impl Limits {
             is_known: lane.is_some(),
             address: address.map(|(key, rate)| Spent { key, rate, budget: OF_ADDRESS }),
             // Strangers in any number leave room for those who are known.
-            everybody: everybody
-                .map(|spent| if lane.is_some() { Spent { rate: spent.rate.with_reserve(), ..spent } } else { spent }),
+            everybody: everybody.map(|budget| if lane.is_some() { budget.with_reserve() } else { budget }),
         };
         gate.enter(self, rows, origin).await?;
         Ok(Attempt { lane: gate.lane, known, spent: gate.address })

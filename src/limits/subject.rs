@@ -35,9 +35,9 @@ pub(super) fn registrations(address: Option<IpAddr>) -> Option<Uuid> {
     address.map(|address| key(&["registrations from", &network(address)]))
 }
 
-/// The row of everybody.
-pub(super) fn everybody() -> Uuid {
-    key(&["everybody"])
+/// The row of everybody in an hour; where settings differ they share none, since its numbers would mean something else.
+pub(super) fn everybody(per_second: i64, hour: i64) -> Uuid {
+    key(&["everybody", &per_second.to_string(), &hour.to_string()])
 }
 
 /// What one client can choose addresses from: of IPv6 a /64 (RFC 4291 2.5.1).

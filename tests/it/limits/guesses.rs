@@ -1,19 +1,13 @@
 //! Guesses at one account: delays, guesses at once, and what is one account.
 
 use chrono::TimeDelta;
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{
-    ALICE, API, AWAY, ENABLED, HOME, MOMENT, NO_TOTAL, PROXY, each_limited, failures, guess, limited, login, spend,
+    ALICE, AWAY, ENABLED, HOME, MOMENT, NO_TOTAL, PROXY, each_limited, failures, guess, in_flight, limited, login,
+    spend,
 };
-use crate::support::{Answer, PASSWORD, TestApp, each_engine_with};
-
-/// A login by a client of its own, so that many can be on their way at once.
-fn in_flight(app: &TestApp, email: &str, password: &str, from: &str) -> impl Future<Output = Answer> + Send + 'static {
-    let request = app.client.post(format!("{}{API}/auth/login", app.base)).header("x-forwarded-for", from);
-    Answer::of(request.json(&json!({"email": email, "password": password})))
-}
+use crate::support::{Answer, PASSWORD, each_engine_with};
 
 /// NIST SP 800-63B-4 3.2.2.
 #[tokio::test]
@@ -75,7 +69,7 @@ async fn t01_d08_of_many_guesses_at_once_on_two_replicas_four_are_verified() {
 /// The other direction: a throttle that counts before it verifies must not refuse the owner.
 #[tokio::test]
 async fn devices_of_one_person_that_sign_in_at_once_are_not_refused() {
-    each_limited(&[], async |app| {
+    each_limited(&[NO_TOTAL], async |app| {
         app.register(ALICE).await;
         let other = app.another_replica().await;
         let mut devices = JoinSet::new();

@@ -1,12 +1,13 @@
 //! Limits of sign-in and registration, through the front door, on servers that share a database.
 
-use chrono::TimeDelta;
+use chrono::{DurationRound as _, TimeDelta};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::support::{API, Answer, PASSWORD, TestApp, each_engine_with};
 
 mod addresses;
+mod everybody;
 mod faults;
 mod guesses;
 mod registrations;
@@ -25,6 +26,12 @@ const AWAY: &str = "203.0.113.9";
 /// What both engines tell apart.
 const MOMENT: TimeDelta = TimeDelta::microseconds(1);
 
+/// Everybody's row is an hour's, and is refilled at certain times.
+fn to_next_hour(app: &TestApp) {
+    let hour = TimeDelta::hours(1);
+    app.advance(app.now().duration_trunc(hour).unwrap() + hour - app.now());
+}
+
 /// Runs a test on both engines, with limits and a proxy that says where requests come from.
 async fn each_limited(settings: &[(&str, &str)], test: impl AsyncFn(TestApp)) {
     let settings: Vec<_> = [ENABLED, PROXY].iter().chain(settings).copied().collect();
@@ -38,6 +45,12 @@ async fn login(app: &TestApp, email: &str, password: &str, from: &str) -> Answer
 
 async fn guess(app: &TestApp, email: &str, from: &str) -> Answer {
     login(app, email, "wrongwrong", from).await
+}
+
+/// A login by a client of its own, so that many can be on their way at once.
+fn in_flight(app: &TestApp, email: &str, password: &str, from: &str) -> impl Future<Output = Answer> + Send + 'static {
+    let request = app.client.post(format!("{}{API}/auth/login", app.base)).header("x-forwarded-for", from);
+    Answer::of(request.json(&json!({"email": email, "password": password})))
 }
 
 async fn register(app: &TestApp, email: &str, from: &str) -> Answer {

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use sea_orm::{EntityTrait as _, IntoActiveModel as _};
 use uuid::Uuid;
 
-use super::{ALICE, AWAY, HOME, MOMENT, NO_TOTAL, each_limited, guess, limited, login, register, spend};
+use super::{ALICE, AWAY, HOME, MOMENT, NO_TOTAL, each_limited, guess, limited, login, register, spend, to_next_hour};
 use crate::support::{PASSWORD, TestApp};
 
 const SPENT: &str = "SELECT count(*) FROM audit_events WHERE event = 'budget_spent'";
@@ -96,19 +96,22 @@ async fn a_refusal_writes_nothing() {
 async fn every_row_goes_when_it_says_nothing_any_more() {
     each_limited(&[], async |app| {
         let sweep = async || app.app.limits.sweep(app.now()).await.unwrap();
+        to_next_hour(&app);
         app.register(ALICE).await;
         login(&app, ALICE, PASSWORD, HOME).await.pair();
         guess(&app, "nobody@example.com", AWAY).await.refused(401, "invalid_credentials");
         app.advance(TimeDelta::seconds(30));
-        // Alice's and everybody's, the registration's after twelve minutes, the failures' after fifteen.
+        // Alice's, the registration's after twelve minutes, the failures' after fifteen, everybody's when the hour is over.
         sweep().await;
-        assert_eq!(rows(&app).await, 4, "home, a registration, a failing account, its address");
+        assert_eq!(rows(&app).await, 5, "home, a registration, a failing account, its address, everybody");
         app.advance(TimeDelta::minutes(15) - TimeDelta::seconds(30) - MOMENT);
         sweep().await;
-        assert_eq!(rows(&app).await, 2, "home, a failing account");
+        assert_eq!(rows(&app).await, 3, "home, a failing account, everybody");
         app.advance(MOMENT);
         assert_eq!(sweep().await, 1);
-        app.advance(TimeDelta::days(30) - TimeDelta::minutes(15) - MOMENT);
+        app.advance(TimeDelta::hours(1));
+        assert_eq!(sweep().await, 1);
+        app.advance(TimeDelta::days(30) - TimeDelta::minutes(75) - MOMENT);
         assert_eq!(sweep().await, 0);
         app.advance(MOMENT);
 
