@@ -71,7 +71,7 @@ pub enum Event {
     KeysResealed,
     /// A password was wrong, or the address nobody's: only a known user is named, never what was typed.
     SignInFailed,
-    /// A budget of an account or an address was spent; told once until it has been full again.
+    /// A budget was spent; told once until it has been full again, and of everybody's once an hour.
     BudgetSpent,
 }
 

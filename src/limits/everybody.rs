@@ -14,6 +14,15 @@ use crate::entity::rate_limit::Model as Row;
 
 const HOUR: i64 = 3600;
 
+/// What was found when a unit was to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Nothing,
+    Unit,
+    /// The last one for strangers, which nobody has told of in this hour.
+    LastUnit,
+}
+
 /// The budget at one time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Everybody {
@@ -48,7 +57,12 @@ impl Everybody {
         self.tick + 1
     }
 
-    /// There is no room when units are spent up to here.
+    /// There is no room for strangers when units are spent up to here.
+    pub(super) fn spent(&self) -> i64 {
+        self.tick + self.per_second
+    }
+
+    /// Nor for who asks.
     pub(super) fn full(&self) -> i64 {
         self.tick + self.size
     }

@@ -7,7 +7,7 @@ use sea_orm::DbErr;
 use uuid::Uuid;
 
 use super::budget::{Rate, Verdict};
-use super::everybody::Everybody;
+use super::everybody::{Everybody, Taken};
 use super::settle::report;
 use super::{DELAY, Limits, OF_ACCOUNT, OF_ADDRESS, Spent, store};
 use crate::audit::Origin;
@@ -68,8 +68,13 @@ impl Gate {
         let Some(everybody) = &self.everybody else {
             return self.enter_lane(limits, origin, rows.now).await;
         };
-        if everybody.is_full(rows.of(everybody.key)) || !store::take(&limits.db, everybody).await? {
+        if everybody.is_full(rows.of(everybody.key)) {
             return Err(Everybody::refusal());
+        }
+        match store::take(&limits.db, everybody).await? {
+            Taken::Nothing => return Err(Everybody::refusal()),
+            Taken::Unit => {}
+            Taken::LastUnit => limits.report_everybody(everybody, origin).await,
         }
         let entered = self.enter_lane(limits, origin, rows.now).await;
         // Many at once may have read that there is room where only few find it. They cost everybody nothing, or guesses at one account

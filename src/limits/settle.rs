@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
 use serde_json::json;
 
+use super::everybody::Everybody;
 use super::gate::Rows;
-use super::{Attempt, DELAY, Limits, OF_ACCOUNT, OF_ADDRESS, store};
+use super::{Attempt, DELAY, EVERYBODY, Limits, OF_ACCOUNT, OF_ADDRESS, store};
 use crate::audit::{self, Entry, Event, Origin};
 use crate::db::Transaction;
 
@@ -95,6 +96,22 @@ impl Limits {
         };
         if let Err(error) = given_back.await {
             tracing::warn!(error = %error, "an attempt was not given back");
+        }
+    }
+
+    /// Audits once an hour that everybody's budget is spent.
+    pub(super) async fn report_everybody(&self, budget: &Everybody, origin: &Origin) {
+        let reported = async {
+            // Before, and not in one transaction: none holds this row.
+            if !store::set_reported(&self.db, budget).await? {
+                return Ok(());
+            }
+            let tx = self.db.begin().await?;
+            report(&tx, EVERYBODY, None, origin, budget.now).await?;
+            tx.commit().await
+        };
+        if let Err::<(), DbErr>(error) = reported.await {
+            tracing::warn!(error = %error, "the spent budget of everybody was not audited");
         }
     }
 }

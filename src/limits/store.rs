@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::everybody::Everybody;
+use super::everybody::{Everybody, Taken};
 use crate::db::Db;
 use crate::entity::rate_limit::{COLUMN, Column, Entity, Model as Row};
 
@@ -36,27 +36,37 @@ pub(super) async fn put(tx: &impl ConnectionTrait, rows: Vec<Row>) -> Result<(),
     Entity::insert_many(rows).on_conflict(replace).exec_without_returning(tx).await.map(|_| ())
 }
 
-/// Takes a unit of everybody's budget; false when there is none, and nothing is written then.
-pub(super) async fn take(db: &Db, budget: &Everybody) -> Result<bool, DbErr> {
+/// Takes a unit of everybody's budget. When there is none, nothing is written.
+pub(super) async fn take(db: &Db, budget: &Everybody) -> Result<Taken, DbErr> {
     const SQL: &str = "INSERT INTO rate_limits \
         (key, touched_at, failures, closed_until, in_flight, spent_until, is_reported, expires_at) \
         VALUES ($1, $2, 0, $2, $3, $2, FALSE, $6) \
         ON CONFLICT (key) DO UPDATE SET touched_at = $2, \
             in_flight = CASE WHEN rate_limits.in_flight BETWEEN $3 AND $5 THEN rate_limits.in_flight + 1 ELSE $3 END \
         WHERE rate_limits.in_flight NOT BETWEEN $4 AND $5 \
-        RETURNING key";
-    let (first, full, ahead) = (budget.first(), budget.full(), budget.ahead());
-    let values: [Value; 6] =
-        [budget.key.into(), budget.now.into(), first.into(), full.into(), ahead.into(), budget.expires_at.into()];
-    let taken = db.write(Statement::from_sql_and_values(db.reader().get_database_backend(), SQL, values)).await?;
-    Ok(!taken.is_empty())
+        RETURNING in_flight >= $7 AND NOT is_reported";
+    let (first, full, ahead) = (budget.first().into(), budget.full().into(), budget.ahead().into());
+    let (key, now, end, spent) =
+        (budget.key.into(), budget.now.into(), budget.expires_at.into(), budget.spent().into());
+    let rows = db.write(statement(db, SQL, [key, now, first, full, ahead, end, spent])).await?;
+    let Some(row) = rows.first() else { return Ok(Taken::Nothing) };
+    Ok(if row.try_get_by_index(0)? { Taken::LastUnit } else { Taken::Unit })
+}
+
+/// Says in everybody's row that it was told; false when another did so before.
+pub(super) async fn set_reported(db: &Db, budget: &Everybody) -> Result<bool, DbErr> {
+    const SQL: &str = "UPDATE rate_limits SET is_reported = TRUE WHERE key = $1 AND NOT is_reported RETURNING key";
+    Ok(!db.write(statement(db, SQL, [budget.key.into()])).await?.is_empty())
 }
 
 /// Gives a unit of everybody's budget back.
 pub(super) async fn give_back(db: &Db, budget: &Everybody) -> Result<(), DbErr> {
     const SQL: &str = "UPDATE rate_limits SET in_flight = in_flight - 1 WHERE key = $1";
-    let values = [budget.key.into()];
-    db.write(Statement::from_sql_and_values(db.reader().get_database_backend(), SQL, values)).await.map(|_| ())
+    db.write(statement(db, SQL, [budget.key.into()])).await.map(|_| ())
+}
+
+fn statement<const N: usize>(db: &Db, sql: &str, values: [Value; N]) -> Statement {
+    Statement::from_sql_and_values(db.reader().get_database_backend(), sql, values)
 }
 
 /// Forgets all but the `kept` addresses of a user that were seen last.

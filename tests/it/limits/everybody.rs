@@ -4,13 +4,17 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use authservice::audit::Origin;
+use authservice::entity::audit_event;
 use chrono::TimeDelta;
+use sea_orm::EntityTrait as _;
 use tokio::task::JoinSet;
 
 use super::{ALICE, ENABLED, HOME, PROXY, each_limited, failures, guess, in_flight, limited, register, to_next_hour};
 use crate::support::{Engine, TestApp};
 
 const TEN: (&str, &str) = ("AUTHSERVICE__LIMITS__SIGN_INS_PER_SECOND", "10");
+
+const SPENT: &str = "SELECT count(*) FROM audit_events WHERE event = 'budget_spent'";
 
 /// Guesses at a new account from a new address each time, until it is told to wait; returns how many were verified.
 async fn spend_all(app: &TestApp, round: usize) -> usize {
@@ -72,6 +76,33 @@ async fn t01_of_many_at_once_on_two_replicas_it_lets_so_many_in() {
         answers.iter().filter(|answer| answer.status != 401).for_each(|answer| assert_eq!(limited(answer), 1));
         assert_eq!(failures(&app).await, 10);
         assert_eq!(limited(&register(&app, ALICE, HOME).await), 1);
+        assert_eq!(app.count(SPENT).await, 1, "told once, however many are refused");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn that_it_is_spent_is_told_once_an_hour() {
+    each_limited(&[TEN], async |app| {
+        to_next_hour(&app);
+        assert_eq!(app.count(SPENT).await, 0);
+        for (round, (later, told)) in [
+            (TimeDelta::zero(), 1),
+            (TimeDelta::milliseconds(100), 1),
+            (TimeDelta::minutes(30), 1),
+            (TimeDelta::minutes(30), 2),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            app.advance(later);
+            assert!(spend_all(&app, round).await > 0);
+            assert_eq!(app.count(SPENT).await, told, "round {round}");
+        }
+        let events = audit_event::Entity::find().all(app.app.db.reader()).await.unwrap();
+        let event = events.iter().find(|event| event.event == "budget_spent").unwrap();
+        assert_eq!(event.details.as_deref(), Some(r#"{"budget":"sign_ins_per_second"}"#));
+        assert_eq!((event.user_id, event.ip_address.as_deref()), (None, Some("10.0.0.9")), "who took the last");
     })
     .await;
 }
