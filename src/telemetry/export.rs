@@ -235,3 +235,29 @@ fn rejected(body: Bytes) -> Rejected {
         why: partial.error_message.chars().take(MESSAGE).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+
+    #[test]
+    fn spans_that_find_the_queue_full_are_counted() {
+        let environment = BTreeMap::from([("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), "http://localhost:1".to_owned())]);
+        let settings = config::Config::load(None, &environment).expect("the settings").traces;
+        // Nothing takes spans out.
+        let (queue, sender) = new(&settings, &Resource::builder_empty().build()).expect("the settings");
+        let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
+        let tracer = provider.tracer("test");
+
+        for _ in 0..QUEUE + 3 {
+            tracer.start("span").end();
+        }
+
+        assert_eq!((sender.spans.len(), sender.lost.load(Ordering::Relaxed)), (QUEUE, 3));
+    }
+}

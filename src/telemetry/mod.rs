@@ -72,3 +72,49 @@ impl Logs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Takes nothing until the other end of the channel is dropped.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_that_find_the_queue_full_are_counted() {
+        let (go_on, stuck) = mpsc::channel();
+        let (mut queue, writer) = NonBlockingBuilder::default().buffered_lines_limit(1).finish(Stuck(stuck));
+        let logs = Logs { _writer: writer, dropped: queue.error_counter() };
+        let metrics = Arc::new(Metrics::new("sqlite"));
+
+        for _ in 0..10 {
+            queue.write_all(b"line\n").expect("never waits");
+        }
+        tokio::spawn(logs.report_drops(Arc::clone(&metrics)));
+        let counted = async {
+            while metrics.log_lines_dropped.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), counted).await.expect("nothing is counted");
+
+        // One is stuck, if it was taken in time, and one waits.
+        let dropped = metrics.log_lines_dropped.get();
+        assert!((8..10).contains(&dropped), "{dropped}");
+        drop(go_on);
+    }
+}

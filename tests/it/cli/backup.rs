@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::Value;
 
-use super::{BINARY, Operator};
+use super::{BINARY, Operator, PATIENCE};
 use crate::support::Engine;
 
 pub(super) const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
@@ -109,4 +111,28 @@ async fn only_a_database_of_this_release_is_saved() {
         assert!(refused.stderr.contains("`authservice migrate up`"), "{engine:?}: {refused:?}");
         assert!(!operator.path("file").exists(), "{engine:?}");
     }
+}
+
+/// A large table takes its time, and so does whoever holds it.
+#[tokio::test]
+async fn a_backup_may_take_longer_than_a_statement() {
+    let operator = Operator::on(Engine::Postgres).await.with("AUTHSERVICE__DATABASE__STATEMENT_TIMEOUT_SECONDS", "1");
+    operator.run(&["migrate", "up"]).exits(0);
+    let db = operator.database().await;
+    let tx = db.begin().await.unwrap();
+    tx.execute_unprepared("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+
+    let mut process = operator.spawn(&["backup", "file"]);
+    let waits = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'authservice' \
+        AND datname = current_database() AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1.5 s'";
+    let started = Instant::now();
+    while operator.texts(waits).await == ["0"] {
+        assert!(process.child.try_wait().unwrap().is_none(), "it has given up: {:?}", process.output());
+        assert!(started.elapsed() < PATIENCE, "it does not wait for the table");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tx.rollback().await.unwrap();
+
+    assert_eq!(process.ended().await, Some(0), "{:?}", process.output());
+    assert!(std::fs::read_to_string(operator.path("file")).unwrap().contains("sha256"));
 }

@@ -152,6 +152,26 @@ fn a_database_that_does_not_answer_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn of_several_hosts_the_one_that_takes_writes_is_examined() {
+    let operator = Operator::on(Engine::Postgres).await;
+    operator.run(&["migrate", "up"]).exits(0);
+    let url = operator.database.as_ref().unwrap().url.clone();
+    let (user, host) = url.split_once('@').unwrap();
+
+    // Nobody listens at the first.
+    let operator = operator.with("DATABASE_URL", format!("{user}@127.0.0.1:1,{host}"));
+    let found = examine(&operator, &[]);
+    found.says("database", "ok", "PostgreSQL answers");
+    found.says("database-writable", "ok", "");
+    found.says("schema", "ok", "current");
+
+    let operator = operator.with("DATABASE_URL", "postgres://user:CANARY@127.0.0.1:1,127.0.0.1:2/name");
+    let found = examine(&operator, &[]);
+    found.says("database", "fail", "127.0.0.1:1: ");
+    found.says("database", "fail", "127.0.0.1:2: ");
+}
+
+#[tokio::test]
 async fn a_schema_of_another_release_is_told() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let operator = Operator::on(engine).await;
