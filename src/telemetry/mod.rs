@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 
 mod export;
+mod kinds;
 pub mod metrics;
 pub(crate) mod process;
 pub mod traces;
