@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait as _, Database, DbErr, FromQueryResult, Statement};
 
+use super::open::{AFTER_TIMEOUT, BUSY_TIMEOUT, sqlite};
 use super::primary::Access;
-use super::{BUSY_TIMEOUT, Db, Groups, Reader, Writer, sqlite};
+use super::{Db, Groups, Reader, Writer};
 use crate::config;
 use crate::entity::{MADE_ANEW, MIGRATIONS, TABLES};
 
@@ -73,7 +74,7 @@ impl Db {
                 .busy_timeout(BUSY_TIMEOUT)
         });
         let pool = Database::connect(options).await?;
-        let time = Duration::from_secs(config.statement_timeout_seconds) + super::AFTER_TIMEOUT;
+        let time = Duration::from_secs(config.statement_timeout_seconds) + AFTER_TIMEOUT;
         let metrics = std::sync::Arc::new(super::Metrics::new(config.engine()));
         let limit = super::Limit { time, metrics, primary: None };
         let writer = Writer::Sqlite(Groups::new(pool.clone(), BUSY_TIMEOUT));

@@ -250,7 +250,8 @@ mod tests {
         let environment = BTreeMap::from([("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), "http://localhost:1".to_owned())]);
         let settings = config::Config::load(None, &environment).expect("the settings").traces;
         // Nothing takes spans out.
-        let (queue, sender) = new(&settings, &Resource::builder_empty().build()).expect("the settings");
+        let (_headers, used) = watch::channel(Headers::new());
+        let (queue, sender) = new(&settings, &Resource::builder_empty().build(), used).expect("the settings");
         let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
         let tracer = provider.tracer("test");
 
