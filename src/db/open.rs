@@ -7,7 +7,7 @@ use std::time::Duration;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, ConnectOptions as _};
-use sea_orm::{ConnectOptions, Database, DbErr, RuntimeErr};
+use sea_orm::{ConnectOptions, Database, DbErr};
 use secrecy::ExposeSecret as _;
 
 use super::group::Groups;
@@ -66,9 +66,9 @@ impl Db {
                 Box::pin(async move { Ok(is_current) })
             })
             .max_connections(config.max_connections)
-            .min_connections(2.min(config.max_connections))
-            // The driver would open as many as that here, and fail when there is room for one only.
-            .connect_lazy(true)
+            // The driver would try to open those for itself, during an outage ever more seldom, each in a place of the pool: after a
+            // long outage such a place was missing for up to a minute, and a pool of one had no other.
+            .min_connections(0)
             .idle_timeout(Duration::from_mins(10))
             .max_lifetime(Duration::from_mins(30))
             .map_sqlx_postgres_opts({
@@ -76,8 +76,6 @@ impl Db {
                 move |options| asking(options, &config)
             });
         let pool = Database::connect(options).await?;
-        let first = pool.get_postgres_connection_pool().acquire().await;
-        first.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
         primary.is_used_by(pool.get_postgres_connection_pool());
         let limit = Limit { time, metrics, primary: Some(primary) };
         let reader = Reader { pool: pool.clone(), limit };

@@ -79,6 +79,29 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failove
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
 }
 
+/// The driver would try for itself, ever more seldom, and keep the place in the pool meanwhile.
+#[tokio::test]
+async fn after_an_outage_the_first_request_gets_a_connection() {
+    let app = TestApp::start(Engine::Postgres, &[]).await;
+    let pair = app.alice().await;
+    let direct = url(&app);
+    let server = format!("{}:{}", direct.host_str().unwrap(), direct.port().unwrap_or(5432));
+    let gateway = Gateway::start(&server).await;
+    let address = gateway.address;
+    let through = direct.as_str().replace(&server, &address.to_string());
+    let replica = app.another_replica_with(&[("DATABASE_URL", &through), PATIENCE, ONE]).await;
+    assert_eq!(replica.me(&pair.access).await.status, 200);
+
+    drop(gateway);
+    // Each waits for a second.
+    for _ in 0..4 {
+        replica.me(&pair.access).await.refused(503, "temporarily_unavailable");
+    }
+    let _gateway = Gateway::at(address, &server).await;
+
+    assert_eq!(replica.me(&pair.access).await.status, 200);
+}
+
 /// Both are a wait that was too long, and want different things of an operator.
 #[tokio::test]
 async fn a_server_that_is_away_is_told_from_a_pool_that_is_in_use() {
@@ -131,7 +154,11 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) async fn start(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), server).await
+    }
+
+    async fn at(address: SocketAddr, server: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let (address, server) = (listener.local_addr().unwrap(), server.to_owned());
         let opened = Arc::<AtomicUsize>::default();
         let task = tokio::spawn({
