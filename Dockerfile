@@ -3,8 +3,8 @@
 #   docker build -t authservice .
 #
 # Pin the bases by digest with --build-arg RUST_IMAGE=…@sha256:… and RUNTIME_IMAGE=…@sha256:… (both are Debian 13: the binary
-# links the OpenSSL of the image that it runs in). Layers are the same bytes every time with SOURCE_DATE_EPOCH and
-# rewrite-timestamp=true (BuildKit) or --timestamp 0 (buildah).
+# links the OpenSSL of the image that it runs in). The same base and binary give the same layers every time; with
+# SOURCE_DATE_EPOCH=0 in its environment and --provenance=false `docker build` gives the same image.
 
 ARG RUST_IMAGE=rust:1.95-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
@@ -21,8 +21,9 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --release --locked --no-default-features --bin authservice \
-    && install -D target/release/authservice /out/authservice \
-    && install -d -m 0700 /out/lib/authservice
+    && install -D target/release/authservice /out/usr/local/bin/authservice \
+    && install -d -m 0700 /out/var/lib/authservice \
+    && find /out -exec touch --date=@0 {} +
 
 FROM ${RUNTIME_IMAGE} AS runtime
 ARG RUNTIME_IMAGE
@@ -36,9 +37,10 @@ LABEL org.opencontainers.image.title="authservice" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.created="${CREATED}" \
     org.opencontainers.image.base.name="${RUNTIME_IMAGE}"
-COPY --from=build --chown=0:0 --chmod=0755 /out/authservice /usr/local/bin/authservice
-# With the folder above it, as the mode of a folder that is itself the target is not BuildKit's to set.
-COPY --from=build --chown=65532:65532 /out/lib/ /var/lib/
+# With the folders above them: a folder that BuildKit makes has the time of the build, and the mode of one that is itself the target
+# is not BuildKit's to set.
+COPY --from=build --chown=0:0 /out/usr/ /usr/
+COPY --from=build --chown=65532:65532 /out/var/lib/ /var/lib/
 # A number, which orchestrators can tell from root. The SQLite file and keys/ are made in the folder below, unless settings say
 # otherwise; on PostgreSQL with a mounted key-encryption key nothing is written.
 USER 65532:65532
@@ -50,6 +52,6 @@ ENV SERVICE_HOST=0.0.0.0
 ENV AUTHSERVICE__ADMIN__HOST=0.0.0.0
 EXPOSE 9998 9999
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["/usr/local/bin/authservice", "healthcheck"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["/usr/local/bin/authservice", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/authservice"]
 CMD ["serve"]

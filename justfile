@@ -51,7 +51,7 @@ openapi:
 sbom *args:
     ./scripts/sbom.sh {{ args }}
 
-# Build the image and run it: `just image`, `just image all`, `just image lint`.
+# Build the image and run it: `just image`, `just image release`, `just image lint`.
 image *args:
     ./scripts/image.sh {{ args }}
 

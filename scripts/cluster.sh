@@ -9,7 +9,7 @@
 # Not part of continuous integration: the first run compiles Kubernetes (a quarter of an hour of processor time, some 4 GB
 # under target/cluster, of which `rm -rf target/cluster/build` gives back most). It needs root, Debian, Go, and a machine
 # that may run containers (shown with the controllers of cgroup v1). Everything comes from public packages: Kubernetes and
-# etcd from the Go module proxy, containerd and the CNI plugins from Debian. The images are those of scripts/image.sh.
+# etcd from the Go module proxy, containerd, runc and the CNI plugins from Debian. The images are those of scripts/image.sh.
 #
 # The cluster lives in namespaces of its own (network, mounts, processes), so it reaches nothing outside of this machine and
 # ends with the script. What is not the real thing: tests/cluster/dns.py for CoreDNS; no network policy is enforced.
@@ -36,10 +36,11 @@ die() {
 
 # Unpacked, not installed: no service is started.
 unpack() {
-    [[ ! -x $work/debian/usr/bin/containerd || ! -x $work/debian/usr/lib/cni/bridge ]] || return 0
-    say "unpacking containerd and the CNI plugins"
+    [[ ! -x $work/debian/usr/bin/containerd || ! -x $work/debian/usr/sbin/runc || ! -x $work/debian/usr/lib/cni/bridge ]] || return 0
+    say "unpacking containerd, runc and the CNI plugins"
     mkdir -p "$work/debian"
-    (cd "$work/debian" && apt-get -q download containerd containernetworking-plugins >&2 && for package in *.deb; do dpkg -x "$package" .; done)
+    (cd "$work/debian" && apt-get -q download containerd runc containernetworking-plugins >&2 &&
+        for package in *.deb; do dpkg -x "$package" .; done)
 }
 
 go_here() {
@@ -78,14 +79,21 @@ build() {
 
 images() {
     IMAGE=required "$root/scripts/image.sh" build
-    export CONTAINERS_CONF=$root/target/image/containers.conf CONTAINERS_STORAGE_CONF=$root/target/image/storage.conf
-    local image
-    # The second name is what an upgrade goes to.
-    for image in authservice:0.1.0 authservice:next; do podman tag authservice:local "docker.io/library/$image"; done
-    tar --create --directory "$bin" pause | podman import --quiet --change 'ENTRYPOINT ["/pause"]' - registry.k8s.io/pause:3.10 >/dev/null
-    rm -f "$work/images.tar"
-    podman save --quiet --multi-image-archive --output "$work/images.tar" registry.k8s.io/pause:3.10 \
-        docker.io/library/authservice:0.1.0 docker.io/library/authservice:next docker.io/library/postgres:17-trixie
+    pause
+}
+
+# An image of one file, as `docker save` writes it.
+pause() {
+    local folder=$work/pause
+    rm -rf "$folder"
+    mkdir "$folder"
+    tar --create --file "$folder/layer.tar" --directory "$bin" pause
+    cat >"$folder/config.json" <<JSON
+{"architecture": "$(go env GOARCH)", "os": "linux", "config": {"Entrypoint": ["/pause"]},
+ "rootfs": {"type": "layers", "diff_ids": ["sha256:$(sha256sum "$folder/layer.tar" | cut -d ' ' -f 1)"]}}
+JSON
+    echo '[{"Config": "config.json", "RepoTags": ["registry.k8s.io/pause:3.10"], "Layers": ["layer.tar"]}]' >"$folder/manifest.json"
+    tar --create --file "$work/pause.tar" --directory "$folder" manifest.json config.json layer.tar
 }
 
 # --- inside: the cluster
@@ -195,7 +203,7 @@ YAML
     [[ ! -e /sys/fs/cgroup/cpu/$cgroup ]] || echo 20480 >"/sys/fs/cgroup/cpu/$cgroup/cpu.shares"
     # shellcheck disable=SC2016 # expanded by the inner shell
     start "$name" unshare --mount bash -euo pipefail -c '
-        name=$1 folder=$2 images=$3 run=$4
+        name=$1 folder=$2 work=$3 run=$4
         mkdir -p /var/lib/kubelet /var/lib/containerd
         mount --bind "$folder/kubelet" /var/lib/kubelet
         mount --bind "$folder/containerd" /var/lib/containerd
@@ -203,10 +211,14 @@ YAML
         mount -t tmpfs tmpfs /run
         containerd --config "$folder/containerd.toml" >"$run/$name-containerd.log" 2>&1 &
         until ctr version >/dev/null 2>&1; do sleep 0.2; done
-        ctr --namespace k8s.io images import "$images" >/dev/null
+        for archive in "$work/pause.tar" "$work/../image/images.tar"; do ctr --namespace k8s.io images import "$archive" >/dev/null; done
+        # The second name is what an upgrade goes to.
+        for tag in 0.1.0 next; do
+            ctr --namespace k8s.io images tag docker.io/library/authservice:local "docker.io/library/authservice:$tag" >/dev/null
+        done
         exec kubelet --config "$folder/kubelet.yaml" --kubeconfig "$run/$name.kubeconfig" --hostname-override "$name" \
             --node-ip "10.244.${name#node}.1" --root-dir /var/lib/kubelet --node-labels "topology.kubernetes.io/zone=$name"' \
-        _ "$name" "$folder" "$work/images.tar" "$run"
+        _ "$name" "$folder" "$work" "$run"
 }
 
 controllers() {
@@ -265,6 +277,7 @@ mkdir -p "$work"
 exec 7>"$work/.lock"
 flock 7 # one cluster at a time in this checkout
 "$root/scripts/setup.sh" # PyJWT, for the quick start
+"$root/scripts/setup.sh" cluster
 "$root/scripts/chart.sh" tools
 unpack
 build

