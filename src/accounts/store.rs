@@ -25,7 +25,9 @@ pub(super) async fn user_in_session(
     user_id: i64,
     session_id: Uuid,
 ) -> Result<Option<(User, bool)>, DbErr> {
-    const SQL: &str = "SELECT u.*, s.id IS NOT NULL AS is_live FROM users u \
+    // Each column by its name: what is prepared with `*` breaks when a newer release adds a column while this one serves.
+    const SQL: &str = "SELECT u.id, u.subject, u.email, u.email_canonical, u.hashed_password, u.password_version, \
+        u.full_name, u.is_superuser, u.is_active, u.created_at, u.updated_at, s.id IS NOT NULL AS is_live FROM users u \
         LEFT JOIN auth_sessions s ON s.id = $2 AND s.user_id = u.id AND s.revoked_at IS NULL WHERE u.id = $1";
     let query = Statement::from_sql_and_values(db.get_database_backend(), SQL, [user_id.into(), session_id.into()]);
     let Some(row) = db.query_one_raw(query).await? else {

@@ -128,9 +128,7 @@ async fn a_newer_schema_that_is_said_to_be_compatible_is_run_on() {
     for engine in ENGINES {
         let operator = Operator::on(engine).await;
         operator.run(&["migrate", "up"]).exits(0);
-        for table in ["users", "auth_sessions", "refresh_tokens", "signing_keys", "audit_events", "rate_limits"] {
-            operator.sql(&format!("ALTER TABLE {table} ADD COLUMN later varchar(9) NOT NULL DEFAULT 'later'")).await;
-        }
+        add_columns(&operator).await;
         operator.sql("CREATE TABLE later (id integer PRIMARY KEY)").await;
         operator.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_later', 0)").await;
 
@@ -157,6 +155,40 @@ async fn a_newer_schema_that_is_said_to_be_compatible_is_run_on() {
             let outcome = operator.run(command).exits(78);
             assert!(outcome.stderr.contains("m29991231_000001_later"), "{engine:?} {command:?}: {outcome:?}");
         }
+    }
+}
+
+/// While the newer release migrates, replicas of the older one serve: no statement that they have prepared may depend on the columns
+/// that a table has beside its own.
+#[tokio::test]
+async fn columns_that_a_newer_release_adds_break_no_server_that_runs() {
+    for engine in ENGINES {
+        let operator = Operator::on(engine).await;
+        let server = Server::of(operator.spawn(&["serve"])).await;
+        server.register("alice@example.com", PASSWORD).await;
+        let mut pair = server.login("alice@example.com", PASSWORD).await.pair();
+        for _ in 0..4 {
+            pair = server.refresh(&pair.refresh).await.pair();
+            assert_eq!(server.me(&pair.access).await.status, 200, "{engine:?}");
+        }
+
+        add_columns(&operator).await;
+
+        for _ in 0..4 {
+            pair = server.refresh(&pair.refresh).await.pair();
+            assert_eq!(server.me(&pair.access).await.status, 200, "{engine:?}");
+        }
+        server.register("bob@example.com", PASSWORD).await;
+        server.login("bob@example.com", PASSWORD).await.pair();
+        let log = server.stop().await.concat();
+        assert!(!log.contains("\"ERROR\""), "{engine:?}: {log}");
+    }
+}
+
+/// What a migration may add that is called compatible.
+async fn add_columns(operator: &Operator) {
+    for table in ["users", "auth_sessions", "refresh_tokens", "signing_keys", "audit_events", "rate_limits"] {
+        operator.sql(&format!("ALTER TABLE {table} ADD COLUMN later varchar(9) NOT NULL DEFAULT 'later'")).await;
     }
 }
 
