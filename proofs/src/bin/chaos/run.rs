@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::Run;
 use crate::faults::{FAULTS, Fault};
-use crate::report::{Report, Row, say};
+use crate::report::{Report, say};
 use crate::world::{Engine, Size, World};
 
 /// Tries the chosen faults and returns how many promises were broken.
@@ -40,25 +40,22 @@ pub(crate) async fn try_faults(run: Run) -> Result<usize> {
         tasks.spawn(try_in_turn(lane, Arc::clone(&run), seed, Arc::clone(&root)));
     }
     let mut report = Report::default();
-    while let Some(rows) = tasks.join_next().await {
-        report.rows.extend(rows??);
+    while let Some(lane) = tasks.join_next().await {
+        report.append(lane??);
     }
-    report.rows.sort_by_key(|row| (row.fault, row.engine));
     report.print();
     if let Some(path) = &run.json {
         append(path, &report.as_json(seed))?;
     }
+    if report.is_empty() {
+        return Err("nothing was tried".into());
+    }
     Ok(report.broken())
 }
 
-async fn try_in_turn(
-    lane: Vec<(&'static Fault, Engine)>,
-    run: Arc<Run>,
-    seed: u64,
-    root: Arc<Root>,
-) -> Result<Vec<Row>> {
+async fn try_in_turn(lane: Vec<(&'static Fault, Engine)>, run: Arc<Run>, seed: u64, root: Arc<Root>) -> Result<Report> {
     let size = Size::new(run.short, run.seconds, run.kills, run.clients);
-    let (mut rows, mut cluster) = (Vec::new(), None);
+    let (mut report, mut cluster) = (Report::default(), None);
     for (fault, engine) in lane {
         if engine == Engine::Postgres && cluster.is_none() {
             cluster = Some(Arc::new(Cluster::start(&root.0.join("postgres"), "")?));
@@ -70,13 +67,13 @@ async fn try_in_turn(
         world.overrides.clone_from(&run.overrides);
         world.sabotage.clone_from(&run.sabotage);
         let trial = try_fault(fault, world).await;
-        if trial.iter().any(|row| !row.is_kept) {
+        if trial.broken() > 0 {
             say(&format!("  kept: {}", root.keep(&directory)?.display()));
         }
         let _ = std::fs::remove_dir_all(&directory);
-        rows.extend(trial);
+        report.append(trial);
     }
-    Ok(rows)
+    Ok(report)
 }
 
 /// The folder of a run; removed at its end, also by Ctrl-C.
@@ -105,7 +102,7 @@ impl Root {
     }
 }
 
-async fn try_fault(fault: &Fault, mut world: World) -> Vec<Row> {
+async fn try_fault(fault: &Fault, mut world: World) -> Report {
     let engine = world.engine.label();
     say(&format!("{} {engine}: {}", fault.id, fault.what));
     let started = tokio::time::Instant::now();
@@ -114,7 +111,7 @@ async fn try_fault(fault: &Fault, mut world: World) -> Vec<Row> {
         world.promise("the run reaches its end", figure, false);
     }
     say(&format!("  {} {engine} took {:.1} s", fault.id, started.elapsed().as_secs_f64()));
-    world.report.rows
+    world.report
 }
 
 fn choose(ids: &[String]) -> Result<Vec<&'static Fault>> {

@@ -12,7 +12,7 @@ use proofs::server::{self, Server, Settings};
 use proofs::sql::Sql;
 
 use crate::ledger::Ledger;
-use crate::report::{Report, Row, say};
+use crate::report::{LeftOut, Report, Row, say};
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +165,12 @@ impl World {
             figure: figure.to_string().replace('\n', " "),
             is_kept,
         });
+    }
+
+    /// Notes that this fault, or a part of it, is not tried here. It is no success: the end of the run names it.
+    pub(crate) fn leave_out(&mut self, why: &str) {
+        self.tell(format!("not tried: {why}"));
+        self.report.left_out.push(LeftOut { fault: self.fault, engine: self.engine.label(), why: why.to_owned() });
     }
 
     /// Begins the next part of a fault with an empty ledger; what was broken before is in the report already.

@@ -34,7 +34,7 @@ fn program() -> Option<String> {
 
 pub(super) async fn run(world: &mut World) -> Result<()> {
     let Some(program) = program() else {
-        world.tell("not tried: there is no PgBouncer 1.21 or newer (PGBOUNCER names one)");
+        world.leave_out("there is no PgBouncer 1.21 or newer (PGBOUNCER names one)");
         return Ok(());
     };
     let (port, target) = (process::free_port()?, world.cluster()?.port);
