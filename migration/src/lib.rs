@@ -4,10 +4,12 @@
 //! what is missing and the others wait and then find nothing to do. All of it is one transaction: a killed migrator leaves
 //! nothing half-done, and the next one finishes.
 
+use std::time::{Duration, Instant};
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 
 mod m20261124_000001_baseline;
@@ -99,18 +101,81 @@ pub enum State {
 const LOCK_KEY: i64 = 0x6175_7468_6d69_6772;
 /// How long a replica waits while another one migrates.
 const LOCK_WAIT: &str = "60s";
+/// How long a migration waits for each table that requests use. They wait behind it meanwhile, and after PostgreSQL's `deadlock_timeout`
+/// (1 s) it may be they who are ended: it gives way before, also with several tables, and begins anew after a pause.
+const TABLE_WAIT: &str = "100ms";
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long it tries before it gives up.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Applies what is missing, under a lock, and returns the names of what it applied. Leaves a newer schema alone on which this binary
 /// may run; refuses any other, and a database of the seed, without changing them.
 pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>, Error> {
-    let tx = lock(db).await?;
-    let pending: Vec<String> =
-        check(&tx).await?.into_iter().filter(|step| step.state == State::Missing).map(|step| step.name).collect();
-    if !pending.is_empty() {
-        complete(&tx).await?;
+    let attempts = Attempts::default();
+    loop {
+        let tx = attempts.begin(db).await?;
+        match apply_missing(&tx).await {
+            Ok(pending) => {
+                tx.commit().await?;
+                return Ok(pending);
+            }
+            Err(error) => attempts.give_way(tx, error).await?,
+        }
     }
-    tx.commit().await?;
+}
+
+async fn apply_missing(tx: &DatabaseTransaction) -> Result<Vec<String>, Error> {
+    let steps = check(tx).await?.into_iter();
+    let pending: Vec<String> = steps.filter(|step| step.state == State::Missing).map(|step| step.name).collect();
+    if !pending.is_empty() {
+        complete(tx).await?;
+    }
     Ok(pending)
+}
+
+/// Attempts at changing the schema while servers of the release before serve: on PostgreSQL all of it is rolled back and done anew when it
+/// is in the way of a request, or a request in its way.
+#[derive(Debug)]
+pub struct Attempts {
+    since: Instant,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { since: Instant::now() }
+    }
+}
+
+impl Attempts {
+    /// Begins a transaction that holds the lock of migrations and waits for no table for long.
+    pub async fn begin(&self, db: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
+        let tx = lock(db).await?;
+        if db.get_database_backend() == DatabaseBackend::Postgres {
+            tx.execute_unprepared(&format!("SET LOCAL lock_timeout = '{TABLE_WAIT}'")).await?;
+        }
+        Ok(tx)
+    }
+
+    /// Rolls back, and returns after a pause when another attempt is due. Any other error is returned.
+    pub async fn give_way(&self, tx: DatabaseTransaction, error: Error) -> Result<(), Error> {
+        match error {
+            Error::Database(error) if self.since.elapsed() < PATIENCE && is_in_the_way(&error) => {
+                tx.rollback().await?;
+                tokio::time::sleep(PAUSE).await;
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+}
+
+/// `lock_not_available` and `deadlock_detected`.
+fn is_in_the_way(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let is_in_the_way = |code: &str| ["55P03", "40P01"].contains(&code);
+    error.as_database_error().is_some_and(|error| error.code().as_deref().is_some_and(is_in_the_way))
 }
 
 /// Lists every migration of this binary and of the database. Errors as [`up`] does.

@@ -1,12 +1,14 @@
 //! The schema: up, down and up again, by many at once, and equal to the entities.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use authservice::config::Config;
 use authservice::db::Db;
 use authservice::entity::{self, audit_event, auth_session, rate_limit, refresh_token, signing_key, user};
 use sea_orm::{
     ConnectionTrait as _, DatabaseBackend, DatabaseConnection, EntityTrait, IdenStatic as _, Iterable as _, Statement,
+    TransactionTrait as _,
 };
 use tempfile::TempDir;
 
@@ -131,6 +133,32 @@ async fn the_list_of_tables_names_every_table() {
 
         assert_eq!(listed, tables(db.writer()).await);
     }
+}
+
+/// Requests that come while a migration waits for a table wait behind it. On SQLite there is one writer anyway.
+#[tokio::test]
+async fn a_migration_that_waits_for_a_table_lets_requests_go_first() {
+    let bare = Bare::new(Engine::Postgres).await;
+    let (db, busy) = (bare.connect().await, bare.connect().await);
+    migration::up(db.writer()).await.unwrap();
+    let locks = "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory' AND granted \
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let tx = busy.writer().begin().await.unwrap();
+    tx.execute_unprepared("LOCK TABLE seaql_migrations IN ACCESS EXCLUSIVE MODE").await.unwrap();
+
+    let migrating = tokio::spawn(async move { migration::up(db.writer()).await });
+
+    // It takes the lock of migrations, lets it go, and takes it again.
+    for is_held in [true, false, true] {
+        let mut tries = 0;
+        while texts(busy.writer(), locks).await.is_empty() == is_held {
+            tries += 1;
+            assert!(tries < 500, "held: {is_held}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    tx.commit().await.unwrap();
+    assert!(migrating.await.unwrap().unwrap().is_empty());
 }
 
 /// An entity that lacks a column would not notice; one that has too many would at its first query.
