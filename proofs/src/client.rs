@@ -1,7 +1,7 @@
 //! A light HTTP/1.1 client on one kept connection. It retries nothing and hides nothing: whoever calls sees every lost answer.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -74,6 +74,8 @@ pub struct Client {
     connect_within: Duration,
     answer_within: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// When the answer before came.
+    answered: Option<Instant>,
 }
 
 impl Client {
@@ -85,6 +87,7 @@ impl Client {
             connect_within: Duration::from_secs(2),
             answer_within: Duration::from_secs(15),
             connection: None,
+            answered: None,
         }
     }
 
@@ -122,9 +125,14 @@ impl Client {
         };
         let answer = match timeout(self.answer_within, exchange).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(Trouble::Lost(error.to_string())),
+            Ok(Err(error)) => {
+                let before =
+                    self.answered.map_or_else(String::new, |at| format!(", last used {:.1?} before", at.elapsed()));
+                return Err(Trouble::Lost(format!("{error}{before}")));
+            }
             Err(_) => return Err(Trouble::Slow),
         };
+        self.answered = Some(Instant::now());
         // A connection is kept only after a whole answer.
         self.connection = Some(connection);
         Ok(answer)

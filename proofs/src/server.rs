@@ -64,6 +64,20 @@ impl Settings {
         self
     }
 
+    /// Without a variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// The same server as another build.
+    #[must_use]
+    pub fn of_build(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
+    }
+
     /// Run by another program, for example `prlimit --nofile=256`.
     #[must_use]
     pub fn through(mut self, wrapper: &[&str]) -> Self {

@@ -66,6 +66,9 @@ impl Verifier {
     async fn fetch(&mut self) -> Result<()> {
         let asked = Instant::now();
         let answer = self.api.get(PATH).await?;
+        if answer.status != 200 {
+            return Err(format!("the published keys are answered {}", answer.status).into());
+        }
         let lives = answer.header("cache-control").split("max-age=").nth(1).unwrap_or_default();
         let seconds: String = lives.chars().take_while(char::is_ascii_digit).collect();
         self.fresh_until = asked + Duration::from_secs(seconds.parse()?);

@@ -7,12 +7,22 @@ use std::time::{Duration, Instant};
 use proofs::api::Api;
 use proofs::client::{Answer, Trouble};
 use proofs::dice::Dice;
+use proofs::verifier::Verifier;
 use tokio::sync::watch;
 
 use crate::crowd::{Crowd, Plan};
 use crate::ledger::{Breach, Ledger};
 use crate::wallet::{Next, Wallet, trouble_answer};
 use crate::world::World;
+
+/// Less than an access token lives when nothing else is set.
+const LIVES: Duration = Duration::from_secs(800);
+
+/// An access token that is not the newest.
+struct Kept {
+    token: String,
+    since: Instant,
+}
 
 /// One client.
 pub(crate) struct Client {
@@ -22,6 +32,7 @@ pub(crate) struct Client {
     plan: Plan,
     pub(crate) ledger: Arc<Ledger>,
     stopped: watch::Receiver<bool>,
+    verifier: Option<Verifier>,
 }
 
 impl Client {
@@ -36,7 +47,9 @@ impl Client {
             targets.map(patient).collect()
         };
         let dice = world.dice.part(number as u64 + 1);
-        Self { apis: apis(), twins: apis(), dice, plan: plan.clone(), ledger: Arc::clone(&world.ledger), stopped }
+        let verifier = plan.targets.first().filter(|_| plan.is_verified).map(|address| Verifier::new(*address));
+        let ledger = Arc::clone(&world.ledger);
+        Self { apis: apis(), twins: apis(), dice, plan: plan.clone(), ledger, stopped, verifier }
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -59,6 +72,7 @@ impl Client {
     }
 
     pub(crate) async fn keep_refreshing(mut self, mut wallet: Wallet) -> Crowd {
+        let mut kept = Kept { token: wallet.pair.access.clone(), since: Instant::now() };
         while !self.is_stopped() && !wallet.is_lost {
             let next = match self.dice.roll(20) {
                 0 | 1 => self.ask(&wallet).await,
@@ -66,7 +80,10 @@ impl Client {
                 _ => self.refresh_once(&mut wallet).await,
             };
             match next {
-                Next::Go => self.pause().await,
+                Next::Go => {
+                    self.verify(&wallet.pair.access, &mut kept).await;
+                    self.pause().await;
+                }
                 Next::Again(most) => self.back_off(most).await,
                 Next::Over => break,
             }
@@ -94,6 +111,21 @@ impl Client {
         if wallet.is_lost { Next::Over } else { nexts.into_iter().find(is_fine).unwrap_or(nexts[0]) }
     }
 
+    /// As a resource server would: the newest access token, and one from before whatever happened meanwhile.
+    async fn verify(&mut self, newest: &str, kept: &mut Kept) {
+        let Some(verifier) = &mut self.verifier else { return };
+        if kept.since.elapsed() > LIVES {
+            *kept = Kept { token: newest.to_owned(), since: Instant::now() };
+        }
+        for token in [newest, &kept.token] {
+            match verifier.verify(token).await {
+                Ok(()) => self.ledger.count("verified"),
+                Err(error) if error.is::<Trouble>() => self.ledger.lost(&error),
+                Err(error) => self.ledger.breach(Breach::Unverified, &error.to_string()),
+            }
+        }
+    }
+
     async fn ask(&mut self, wallet: &Wallet) -> Next {
         let result = self.api().me(&wallet.pair.access).await;
         match result {
@@ -105,7 +137,7 @@ impl Client {
                 Next::Go
             }
             Ok(answer) => self.answered_otherwise("me", &answer),
-            Err(_) => self.unanswered(),
+            Err(trouble) => self.unanswered(&trouble),
         }
     }
 
@@ -126,8 +158,8 @@ impl Client {
         }
     }
 
-    pub(crate) fn unanswered(&self) -> Next {
-        self.ledger.count("lost answers");
+    pub(crate) fn unanswered(&self, trouble: &Trouble) -> Next {
+        self.ledger.lost(trouble);
         Next::Again(Duration::from_millis(100))
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) pause: (Duration, Duration),
     /// Whether some clients also sign in, sign out and register.
     pub(crate) has_churn: bool,
+    /// Whether each client verifies its access tokens with the published keys.
+    pub(crate) is_verified: bool,
     /// How long a client waits for an answer.
     pub(crate) answer_within: Duration,
 }
@@ -51,12 +53,17 @@ impl Plan {
             rules: Rules::default(),
             pause: (Duration::from_millis(5), Duration::from_millis(60)),
             has_churn: false,
+            is_verified: false,
             answer_within: Duration::from_secs(15),
         }
     }
 
     pub(crate) fn with_churn(self) -> Self {
         Self { has_churn: true, ..self }
+    }
+
+    pub(crate) fn verified(self) -> Self {
+        Self { is_verified: true, ..self }
     }
 
     pub(crate) fn pausing(self, least: u64, most: u64) -> Self {

@@ -57,7 +57,7 @@ impl Client {
                     return pair.and_then(|pair| Wallet::new(email, pair, &self.ledger));
                 }
                 Ok(answer) => self.answered_otherwise("login", &answer),
-                Err(_) => self.unanswered(),
+                Err(trouble) => self.unanswered(&trouble),
             };
             if let Next::Again(most) = next {
                 self.back_off(most).await;
@@ -75,7 +75,7 @@ impl Client {
                     return true;
                 }
                 Ok(answer) => self.answered_otherwise("logout", &answer),
-                Err(_) => self.unanswered(),
+                Err(trouble) => self.unanswered(&trouble),
             };
             if let Next::Again(most) = next {
                 self.back_off(most).await;
@@ -94,7 +94,7 @@ impl Client {
                     return true;
                 }
                 Ok(answer) => self.answered_otherwise("logout-all", &answer),
-                Err(_) => self.unanswered(),
+                Err(trouble) => self.unanswered(&trouble),
             };
             may_be_done = true;
             if let Next::Again(most) = next {
@@ -126,7 +126,7 @@ impl Client {
                     return true;
                 }
                 Ok(answer) => self.answered_otherwise("register", &answer),
-                Err(_) => self.unanswered(),
+                Err(trouble) => self.unanswered(&trouble),
             };
             may_be_done = true;
             if let Next::Again(most) = next {

@@ -1,6 +1,7 @@
 //! What happened in a run: counts of what is fine, and every broken promise with what is known of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(crate) enum Breach {
     WrongShape,
     /// Something that was acknowledged is gone.
     LostWrite,
+    /// An access token that a resource server would refuse.
+    Unverified,
     /// A row that may not be.
     Invariant,
     /// A panic in the logs.
@@ -43,6 +46,7 @@ impl Breach {
             Self::ForbiddenAnswer => "forbidden answers",
             Self::WrongShape => "wrong shapes",
             Self::LostWrite => "lost writes",
+            Self::Unverified => "tokens not verified",
             Self::Invariant => "broken invariants",
             Self::Panic => "panics",
             Self::Secret => "secrets in logs",
@@ -54,6 +58,8 @@ impl Breach {
 struct Entries {
     counts: BTreeMap<&'static str, u64>,
     breaches: BTreeMap<Breach, u64>,
+    /// Of the first answers that did not come, why.
+    lost: Vec<String>,
     /// Answers of refreshes: when they came is when the fault was.
     times: Times,
     /// The newest generation that was acknowledged, by family.
@@ -85,6 +91,30 @@ impl Ledger {
         self.entries().counts.get(what).copied().unwrap_or_default()
     }
 
+    /// Requests of clients with a session that were answered as asked.
+    pub(crate) fn served(&self) -> u64 {
+        ["rotations", "recovered", "same successors", "me"].iter().map(|what| self.counted(what)).sum()
+    }
+
+    /// Requests that a client which does not try again has lost.
+    pub(crate) fn failed(&self) -> u64 {
+        ["answers 503", "lost answers", "refused connections"].iter().map(|what| self.counted(what)).sum()
+    }
+
+    /// An answer did not come.
+    pub(crate) fn lost(&self, trouble: &impl Display) {
+        self.count("lost answers");
+        let lost = &mut self.entries().lost;
+        if lost.len() < 3 {
+            lost.push(trouble.to_string());
+        }
+    }
+
+    /// Why the first answers did not come.
+    pub(crate) fn first_lost(&self) -> String {
+        self.entries().lost.join("; ")
+    }
+
     /// Notes a broken promise; the first ones of a kind are told at once.
     pub(crate) fn breach(&self, breach: Breach, text: &str) {
         let number = {
@@ -102,7 +132,6 @@ impl Ledger {
         self.entries().breaches.values().sum()
     }
 
-    #[cfg(test)]
     pub(crate) fn breaches_of(&self, breach: Breach) -> u64 {
         self.entries().breaches.get(&breach).copied().unwrap_or_default()
     }

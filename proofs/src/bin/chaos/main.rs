@@ -18,6 +18,7 @@ mod client;
 mod crowd;
 mod disk;
 mod faults;
+mod fleet;
 mod guest;
 mod ledger;
 mod probe;

@@ -85,12 +85,12 @@ impl Wallet {
         let answer = match result {
             Ok(answer) => answer,
             Err(trouble) => {
-                ledger.count(match trouble {
-                    Trouble::Connect(_) => "refused connections",
-                    Trouble::Lost(_) | Trouble::Slow => "lost answers",
-                });
-                if !matches!(trouble, Trouble::Connect(_)) {
-                    self.unanswered(sent);
+                match trouble {
+                    Trouble::Connect(_) => ledger.count("refused connections"),
+                    Trouble::Lost(_) | Trouble::Slow => {
+                        ledger.lost(trouble);
+                        self.unanswered(sent);
+                    }
                 }
                 return Next::Again(Duration::from_millis(100));
             }

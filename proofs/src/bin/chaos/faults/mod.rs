@@ -18,6 +18,7 @@ mod ghosts;
 mod hangs;
 mod key_files;
 mod kills;
+mod later;
 mod locks;
 mod logins;
 mod migrations;
@@ -32,6 +33,7 @@ mod slow_clients;
 mod soak;
 mod starts;
 mod storms;
+mod upgrade;
 
 /// A running trial.
 type Trial<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
@@ -93,4 +95,6 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("R35", BOTH, "rows that make no sense", |world| Box::pin(poison::run(world))),
     fault("R37", POSTGRES, "a request that was given up goes on", |world| Box::pin(ghosts::run(world))),
     fault("R38", POSTGRES, "rolling restarts behind HAProxy", |world| Box::pin(balancer::run(world))),
+    fault("R39", BOTH, "an upgrade from an older build, and back", |world| Box::pin(upgrade::run(world))),
+    fault("R40", BOTH, "a later release migrates, and is rolled back", |world| Box::pin(later::run(world))),
 ];
