@@ -85,12 +85,16 @@ daemon() {
     container=unshare dockerd --cgroup-parent "/$cgroup" >"$work/dockerd.log" 2>&1 &
     dockerd=$!
     trap clean EXIT
-    retry docker info >"$work/check.log" 2>&1 || not_run "dockerd does not run on this machine: $(tail -n 3 "$work/dockerd.log")"
+    retry has_started >/dev/null 2>&1 || true
+    docker info >/dev/null 2>&1 || not_run "dockerd does not run on this machine: $(tail -n 3 "$work/dockerd.log")"
     say "Docker $(docker version --format '{{.Server.Version}}'), compose $(docker compose version --short)"
     leave_nothing
     cd "$root"
     "$@"
 }
+
+# Or has failed.
+has_started() { docker info || ! kill -0 "$dockerd"; }
 
 leave_nothing() {
     docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes
