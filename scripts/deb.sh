@@ -22,27 +22,9 @@ port=${DEB_PORT:-19998}
 readonly port target=${CARGO_TARGET_DIR:-$root/target} tools=$root/target/tools
 server=
 
-say() { printf 'deb: %s\n' "$*" >&2; }
-die() {
-    say "FAILED: $*"
-    exit 1
-}
-not_run() {
-    [[ ${DEB:-} != required ]] || die "$1"
-    say "NOT RUN: $1"
-    exit 0
-}
-# Runs a check and says what holds. The commands after the sentence must succeed.
-holds() {
-    local sentence=$1
-    shift
-    "$@" >"$work/check.log" 2>&1 || {
-        cat "$work/check.log" >&2
-        if [[ -s $work/server.log ]]; then tail -n 20 "$work/server.log" >&2; fi
-        die "$sentence"
-    }
-    say "ok: $sentence"
-}
+# shellcheck source=scripts/checks.sh
+source "$root/scripts/checks.sh"
+explain() { if [[ -s $work/server.log ]]; then tail -n 20 "$work/server.log"; fi; }
 
 # --- the unit
 
@@ -197,14 +179,6 @@ start() {
     done
     echo "not ready after $attempt attempts"
     return 1
-}
-
-prints() {
-    local expected=$1 text
-    shift
-    text=$("$@") || return
-    printf '%s\n' "$text"
-    [[ $text == "$expected" ]]
 }
 
 is_gone() {
