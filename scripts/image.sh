@@ -47,8 +47,8 @@ lint() {
 debian() {
     [[ ! -e $work/$1.tar ]] || return 0
     say "making a root of Debian 13: $3"
-    mmdebstrap --quiet --variant="$2" --include="$3" --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-        trixie "$work/$1.part.tar" || not_run "mmdebstrap cannot make a root of $3"
+    unshare --mount mmdebstrap --quiet --variant="$2" --include="$3" --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        trixie "$work/$1.part.tar" || die "mmdebstrap cannot make a root of $3"
     mv "$work/$1.part.tar" "$work/$1.tar"
 }
 

@@ -106,6 +106,8 @@ install_packages() {
     if [[ $scope == cluster ]]; then
         has iptables || packages+=(iptables)
         has ip || packages+=(iproute2)
+        has openssl || packages+=(openssl)
+        has sysctl || packages+=(procps)
         add_packages
         return
     fi

@@ -255,6 +255,8 @@ def test_the_key_encryption_key_is_exchanged_while_it_serves(release):
 
 # The kubelet shows a changed Secret within a minute or two, and the server looks every five seconds.
 MOUNTED = 240
+# Without a line for each request, of which there are so many that the kubelet would begin another file meanwhile.
+QUIET = r"config.log.level=info\,authservice::web=warn"
 
 
 def everybody_says(release, message: str) -> bool:
@@ -267,7 +269,7 @@ def restarts(release) -> dict[str, int]:
 
 def test_the_password_of_the_database_is_exchanged_while_it_serves(release):
     """The Secret first: the servers find that it does not work yet and go on, so that they have it as soon as the role has."""
-    release.install(*release.postgres(), "replicaCount=2")
+    release.install(*release.postgres(), "replicaCount=2", QUIET)
     release.register()
     token = release.sign_in()["access_token"]
     old = base64.b64decode(release.get("secret", "authservice-database")["data"]["password"]).decode()
@@ -304,14 +306,18 @@ def test_the_key_encryption_key_is_exchanged_in_its_secret(release):
     ]
     old, new = (base64.b64encode(secrets.token_bytes(32)).decode() for _ in range(2))
     release.secret("both", current=old, previous="")
-    release.install(*release.postgres(), *values, "replicaCount=2")
+    release.install(*release.postgres(), *values, "replicaCount=2", QUIET)
     release.register()
     pods = restarts(release)
     taken = "the key-encryption keys were read anew"
 
     def step(number: int, current: str, previous: str) -> None:
         release.secret("both", current=current, previous=previous)
-        wait_for(f"a replica does not take step {number}", lambda: all(log.count(taken) == number for log in release.logs()), MOUNTED)
+        try:
+            wait_for(f"a replica does not take step {number}", lambda: all(log.count(taken) == number for log in release.logs()), MOUNTED)
+        except AssertionError:
+            print(*release.logs(), sep="\n")
+            raise
 
     with release.load() as load:
         step(1, old, new)
