@@ -33,7 +33,7 @@ pub(super) enum Access {
 enum Tables {
     /// Nothing.
     Any,
-    /// Our tables, with the right to change them.
+    /// Our tables, which the role may change as far as one right on one of them tells.
     Ours,
 }
 
@@ -150,7 +150,7 @@ impl Primary {
     /// Whoever has connected has proved who he is: a new password leaves the connections that there are, which end in half an hour
     /// anyway. Those of another role are given up, as whoever gives out roles for a time will drop it.
     pub(super) async fn renew(
-        &self,
+        self: &Arc<Self>,
         url: &str,
         asking: impl Fn(PgConnectOptions) -> PgConnectOptions,
     ) -> Result<bool, DbErr> {
@@ -169,11 +169,18 @@ impl Primary {
         for options in options.into_iter().map(asking) {
             match self.examine(&options, Tables::Ours).await {
                 Ok(()) => {
-                    let (is_moved, is_other) =
-                        (address(&options) != address(&current), options.get_username() != current.get_username());
-                    self.change(pool, |_| options);
-                    if is_moved || is_other {
-                        self.give_up_connections();
+                    let ((host, port), is_other) =
+                        (address(&options), options.get_username() != current.get_username());
+                    self.change(pool, |now| {
+                        // A failover that came meanwhile stands.
+                        let is_moved = address(&now) != address(&current);
+                        if is_moved { options.host(now.get_host()).port(now.get_port()) } else { options }
+                    });
+                    if (host.as_str(), port) != (current.get_host(), current.get_port()) {
+                        self.moved(&host, port);
+                    }
+                    if is_other {
+                        self.give_up_role();
                     }
                     return Ok(true);
                 }
@@ -182,6 +189,21 @@ impl Primary {
             }
         }
         Err(of_connection(refusal.unwrap_or(sqlx::Error::PoolClosed)))
+    }
+
+    /// One that is just being opened for the role before seems new when it is, so they are given up once more.
+    fn give_up_role(self: &Arc<Self>) {
+        self.give_up_connections();
+        let primary = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(primary.patience).await;
+            primary.give_up_connections();
+        });
+    }
+
+    fn moved(&self, host: &str, port: u16) {
+        self.give_up_connections();
+        tracing::warn!(host, port, "another database server takes the writes now");
     }
 
     fn change(&self, pool: &PgPool, to: impl FnOnce(PgConnectOptions) -> PgConnectOptions) {
@@ -203,8 +225,7 @@ impl Primary {
             }
             if address(&current) != (host.clone(), *port) {
                 self.change(pool, |options| options.host(host).port(*port));
-                self.give_up_connections();
-                tracing::warn!(host, port, "another database server takes the writes now");
+                self.moved(host, *port);
             }
             return;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -33,7 +34,9 @@ pub fn start(app: &Arc<App>, clock: &Arc<DatabaseClock>, front: &Arc<Front>, hea
     let (clock, front) = (Arc::clone(clock), Arc::clone(front));
     run(app, "stamp", move |app| stamp(app, Arc::clone(&clock), Arc::clone(&front)));
     run(app, "sweep", sweep);
-    run(app, "reread_secrets", move |app| reread_secrets(app, headers.clone()));
+    // Begun anew, it must know what it has taken.
+    let secrets = Arc::new(Mutex::new(Secrets::of(&app.config, headers)));
+    run(app, "reread_secrets", move |app| reread_secrets(app, Arc::clone(&secrets)));
 }
 
 fn run<F>(app: &Arc<App>, name: &'static str, mut job: impl FnMut(Arc<App>) -> F + Send + 'static)
@@ -62,12 +65,11 @@ async fn poll_keys(app: Arc<App>) {
     }
 }
 
-async fn reread_secrets(app: Arc<App>, headers: Option<traces::Exchange>) {
-    let mut secrets = Secrets::of(&app.config, headers);
+async fn reread_secrets(app: Arc<App>, secrets: Arc<Mutex<Secrets>>) {
     let mut ticks = ticks(secrets::POLL);
     loop {
         ticks.tick().await;
-        secrets.reread(&app).await;
+        secrets.lock().await.reread(&app).await;
     }
 }
 
@@ -75,24 +77,25 @@ async fn reread_secrets(app: Arc<App>, headers: Option<traces::Exchange>) {
 /// so no time is ever given to a client that the stamps do not know of.
 async fn stamp(app: Arc<App>, clock: Arc<DatabaseClock>, front: Arc<Front>) {
     let mut ticks = ticks(app.sessions.stamp_interval());
-    let mut was_known = true;
+    // Begun anew, it does not know what has happened meanwhile.
+    let mut was_known = None;
     loop {
         ticks.tick().await;
         match app.db.is_known().await {
             Ok(is_known) => {
                 // Keys were replaced: nobody may get a token of the old ones.
-                let is_known = is_known && (was_known || app.keyring.poll(app.clock.now()).await);
+                let is_known = is_known && (was_known == Some(true) || app.keyring.poll(app.clock.now()).await);
                 front.hold(!is_known);
                 match (was_known, is_known) {
-                    (true, false) => tracing::error!("{RESTORED}"),
-                    (false, true) => tracing::info!("the restored database was accepted: serving again"),
+                    (None | Some(true), false) => tracing::error!("{RESTORED}"),
+                    (Some(false), true) => tracing::info!("the restored database was accepted: serving again"),
                     _ => {}
                 }
-                was_known = is_known;
+                was_known = Some(is_known);
             }
             Err(error) => tracing::warn!(error = %error, "nobody knows whether the database is the one it was"),
         }
-        if !was_known {
+        if was_known == Some(false) {
             // It is not this service that was up.
             continue;
         }

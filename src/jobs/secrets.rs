@@ -17,7 +17,6 @@ pub(super) const POLL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Secrets {
     database_url: SecretString,
-    headers: SecretString,
     exchange: Option<traces::Exchange>,
     /// Why something is not taken, which is said once.
     refused: BTreeMap<&'static str, String>,
@@ -33,8 +32,7 @@ impl Secrets {
     /// Those that the server has started with.
     #[must_use]
     pub fn of(config: &Config, exchange: Option<traces::Exchange>) -> Self {
-        let (database_url, headers) = (config.database.url.clone(), config.traces.headers.clone());
-        Self { database_url, headers, exchange, refused: BTreeMap::new() }
+        Self { database_url: config.database.url.clone(), exchange, refused: BTreeMap::new() }
     }
 
     /// Reads the files and takes what is new and works.
@@ -106,13 +104,8 @@ impl Secrets {
         }
     }
 
-    fn take_headers(&mut self, config: &Config) {
-        let headers = &config.traces.headers;
-        if let Some(exchange) = self.exchange.as_ref()
-            && headers.expose_secret() != self.headers.expose_secret()
-        {
-            exchange.exchange(&config.traces);
-            self.headers = headers.clone();
+    fn take_headers(&self, config: &Config) {
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.exchange(&config.traces)) {
             tracing::info!("the headers of traces were read anew");
         }
     }

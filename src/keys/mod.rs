@@ -45,7 +45,6 @@ pub use rotation::Signing;
 pub use seal::{EncryptionKeys, SealedBy};
 
 use ring::Ring;
-use seal::Unopened;
 use succession::Succession;
 
 /// How often the plans of the keys are read, so that a revoked key is refused within a second.
@@ -255,11 +254,15 @@ impl Keyring {
     async fn ring_of(&self, rows: &[Model], encryption_keys: Option<Arc<EncryptionKeys>>) -> Ring {
         let mut keys = Vec::new();
         for row in rows {
-            let parsed = self
-                .parsed
-                .try_get_with(row.kid.clone(), async { Ok::<_, Unopened>(self.succession.open(row)?.prepare()?) });
-            match parsed.await {
-                Ok(key) => keys.push((key, row.into())),
+            let opened = match self.parsed.get(&row.kid).await {
+                Some(key) => Ok(key),
+                None => ring::open(row, encryption_keys.as_deref()).and_then(|private| Ok(private.prepare()?)),
+            };
+            match opened {
+                Ok(key) => {
+                    self.parsed.insert(row.kid.clone(), key.clone()).await;
+                    keys.push((key, row.into()));
+                }
                 Err(error) => tracing::error!(key.id = row.kid, error = %error, "a key of the ring cannot be used"),
             }
         }

@@ -79,8 +79,10 @@ impl Gate {
         let entered = self.enter_lane(limits, origin, rows.now).await;
         // Many at once may have read that there is room where only few find it. They cost everybody nothing, or guesses at one account
         // that nobody verifies would keep all others out.
-        if matches!(entered, Err(Refusal::Crowded(_) | Refusal::Closed(..))) {
-            store::give_back(&limits.db, everybody).await?;
+        if matches!(entered, Err(Refusal::Crowded(_) | Refusal::Closed(..)))
+            && let Err(error) = store::give_back(&limits.db, everybody).await
+        {
+            tracing::warn!(error = %error, "a unit of everybody's was not given back: it comes back by itself");
         }
         entered
     }

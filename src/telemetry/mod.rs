@@ -23,12 +23,16 @@ const QUEUE: usize = 16_384;
 /// RFC 9110 9 and RFC 5789. A client may invent others.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 /// What OpenTelemetry calls a method that is not among them.
-pub(crate) const UNUSUAL_METHOD: &str = "_OTHER";
+const UNUSUAL_METHOD: &str = "_OTHER";
 /// How often dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(30);
 
-/// The method of a request if it is a usual one: what a client invents names nothing here, and stands in no line.
-pub(crate) fn usual_method(method: &str) -> Option<&'static str> {
+/// The method of a request as lines and spans say it: what a client invents stands in none.
+pub(crate) fn method(method: &str) -> &'static str {
+    usual_method(method).unwrap_or(UNUSUAL_METHOD)
+}
+
+fn usual_method(method: &str) -> Option<&'static str> {
     METHODS.into_iter().find(|usual| *usual == method)
 }
 

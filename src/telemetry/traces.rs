@@ -19,8 +19,8 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::UNUSUAL_METHOD;
 use super::export::{self, Queue};
-use super::{UNUSUAL_METHOD, usual_method};
 use crate::config::{self, Traces};
 use crate::random;
 
@@ -49,11 +49,15 @@ impl fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// Sends the next spans with the headers of these settings.
-    pub fn exchange(&self, settings: &Traces) {
-        if let Some(headers) = export::headers(settings) {
-            self.0.send_replace(headers);
-        }
+    /// Sends the next spans with the headers of these settings; false when they are in use already.
+    #[must_use]
+    pub fn exchange(&self, settings: &Traces) -> bool {
+        let Some(headers) = export::headers(settings) else { return false };
+        self.0.send_if_modified(|used| {
+            let is_new = *used != headers;
+            *used = headers;
+            is_new
+        })
     }
 }
 
@@ -153,7 +157,7 @@ impl RequestSpan {
             Some(parent) => Context::new().with_remote_span_context(parent),
             None => Context::new(),
         };
-        let method = known(head.method);
+        let method = super::method(head.method);
         let attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.scheme", head.scheme),
@@ -180,7 +184,7 @@ impl RequestSpan {
     pub(crate) fn end(self, method: &str, route: Option<&str>, status: u16) {
         let span = self.0.span();
         if let Some(route) = route {
-            span.update_name(format!("{} {route}", verb(known(method))));
+            span.update_name(format!("{} {route}", verb(super::method(method))));
             span.set_attribute(KeyValue::new("http.route", route.to_owned()));
         }
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
@@ -235,11 +239,6 @@ pub(crate) fn span(name: &'static str) -> Child {
 /// A span of what the database does.
 pub(crate) fn database(name: &'static str, system: &'static str) -> Child {
     Child::start(name, SpanKind::Client, vec![KeyValue::new("db.system.name", system)])
-}
-
-/// The method, or what the conventions say for one that is not known: strangers choose no names.
-fn known(method: &str) -> &'static str {
-    usual_method(method).unwrap_or(UNUSUAL_METHOD)
 }
 
 /// How a span's name says the method.
@@ -330,7 +329,7 @@ mod tests {
     fn strangers_choose_no_names() {
         let rows = [("GET", "GET"), ("get", "HTTP"), ("CANARY", "HTTP")];
         for (method, expected) in rows {
-            assert_eq!(verb(known(method)), expected);
+            assert_eq!(verb(super::super::method(method)), expected);
         }
     }
 }

@@ -23,9 +23,9 @@ use super::paths::{Match, Paths};
 use super::{coded, detail, guard, headers, origin, try_again_after};
 use crate::config;
 use crate::random;
+use crate::telemetry;
 use crate::telemetry::metrics::{Held, Metrics};
 use crate::telemetry::traces::{Head, RequestSpan};
-use crate::telemetry::{UNUSUAL_METHOD, usual_method};
 
 const REQUEST_ID: &str = "x-request-id";
 const TRACEPARENT: &str = "traceparent";
@@ -111,7 +111,7 @@ impl Front {
         let _in_flight = Held::new(&self.metrics.requests_in_flight);
         let peer = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
         let id = self.request_id(&request, peer);
-        let method = usual_method(request.method().as_str()).unwrap_or(UNUSUAL_METHOD);
+        let method = telemetry::method(request.method().as_str());
         // At the level of errors, so that a log of errors only has the id too.
         let span = tracing::error_span!(
             "request",

@@ -135,3 +135,27 @@ async fn the_headers_of_traces_are_read_again() {
     assert_eq!(collector.received().last().unwrap().headers["authorization"], "CANARY-2");
     assert!(!log.contains("CANARY"), "{log}");
 }
+
+/// What is used began with the process, what is compared with it must not begin later.
+#[tokio::test]
+async fn headers_that_change_while_the_server_waits_for_its_database_are_used() {
+    let collector = Collector::start(&[Verdict::Taken]).await;
+    let (operator, url) = Operator::with_url_file("url").await;
+    let headers = operator.path("headers");
+    let operator = operator
+        .with("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.base)
+        .with("AUTHSERVICE__TRACES__HEADERS_FILE", headers);
+    let role = Role::create("NOLOGIN").await;
+    operator.write("url", &role.url(&url, "CANARY"));
+    operator.write("headers", "authorization=CANARY-1");
+    let mut process = operator.spawn(&["serve"]);
+    process.logged("listening, not ready yet").await.unwrap();
+
+    operator.write("headers", "authorization=CANARY-2");
+    operator.write("url", &url);
+
+    let mut server = Server::of(process).await;
+    server.alice().await;
+    server.stop().await;
+    assert_eq!(collector.received().last().unwrap().headers["authorization"], "CANARY-2");
+}

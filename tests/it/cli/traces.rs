@@ -130,7 +130,11 @@ async fn a_sign_in_and_a_refresh_are_traced_and_no_span_holds_a_secret() {
         .collect();
         assert_eq!((&sign_in.attributes, sign_in.kind, sign_in.is_error), (&expected, SERVER, false), "{engine:?}");
         assert_eq!(sign_in.parent_id, "", "{engine:?}");
-        assert_eq!(within(&spans, sign_in), ["password hash", "read", "sign tokens", "transaction", "write"], "{engine:?}");
+        assert_eq!(
+            within(&spans, sign_in),
+            ["password hash", "read", "sign tokens", "transaction", "write"],
+            "{engine:?}"
+        );
         let refresh = named(&spans, &format!("POST {API}/auth/refresh"));
         assert_eq!(within(&spans, refresh), ["read", "sign tokens", "write"], "{engine:?}");
         assert_ne!(refresh.trace_id, sign_in.trace_id);

@@ -119,7 +119,7 @@ fn the_table_of_settings_is_current() {
          A setting is written in a TOML file, or given by its environment name. `authservice config show` prints what is in force\n\
          and where it came from; `authservice config check` reports every fault.\n\n\
          Whatever is changed takes a restart, but for secrets in files (`..._FILE`, `POSTGRES_PASSWORD_FILE`, `keys/encryption.key`). A running\n\
-         server reads those every 5 seconds, and before each attempt while it waits for its database. It takes what works: a user and password\n\
+         server reads those every 5 seconds, and before each attempt while it waits for its database. It takes what works: a user, a password and options of the URL\n\
          with which it can connect, key-encryption keys that open what is there ([keys.md](keys.md#exchanging-the-key-encryption-key)), headers for\n\
          traces. Otherwise it goes on with those before and says why, once. Another host, port or name of the database takes a restart. A\n\
          configuration file is not read again, whatever it holds; nor are systemd's credentials, which are copied at the start.\n",
