@@ -163,7 +163,8 @@ CSV
 node() {
     local number=$1 name=node$1 folder=$run/node$1 controller
     mkdir -p "$folder"/{etc,kubelet,containerd,log}
-    ip link add "kube$number" type bridge
+    # A bridge without an address of its own takes that of a port, and another when the port goes: pods then speak to nobody for a while.
+    ip link add "kube$number" address "02:00:00:00:00:0$number" type bridge
     ip address add "10.244.$number.1/24" dev "kube$number"
     ip link set "kube$number" up
     cat >"$folder/etc/10-bridge.conflist" <<JSON

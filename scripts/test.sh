@@ -4,7 +4,7 @@
 #
 # Everything is set up first (scripts/setup.sh). The tests run on SQLite and on PostgreSQL; PostgreSQL is a private,
 # throw-away cluster that this script starts on a free port of 127.0.0.1 and removes at the end, so several runs do not
-# disturb each other. Its connections need no password: it holds test data only, but do not run it on a machine whose
+# disturb each other. Most of its connections need no password: it holds test data only, but do not run it on a machine whose
 # other users you do not trust.
 #
 #   TEST_POSTGRES_URL   use this server instead (a role that may create databases); nothing is started
@@ -51,6 +51,8 @@ start_postgres() {
     if [[ $EUID -eq 0 ]]; then chown postgres: "$cluster"; fi
     postgres_do "$bin/initdb" -D "$cluster/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$cluster/initdb.log" 2>&1 ||
         die "initdb failed: $(cat "$cluster/initdb.log")"
+    # Passwords are asked for where a test is about them: its role belongs to this group.
+    postgres_do sed -i '1i host all +authservice_asked 127.0.0.1/32 scram-sha-256' "$cluster/data/pg_hba.conf"
     # Durability stays as in production: tests that kill and race transactions must see the real thing.
     postgres_do tee -a "$cluster/data/postgresql.conf" >/dev/null <<CONF
 listen_addresses = '127.0.0.1'

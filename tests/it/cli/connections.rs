@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Operator, PATIENCE};
 use crate::support::Engine;
+use crate::support::database::Role;
 
 const MAX_CONNECTIONS: &str = "AUTHSERVICE__DATABASE__MAX_CONNECTIONS";
 const OURS: &str = "SELECT count(*)::text FROM pg_stat_activity \
@@ -14,14 +15,10 @@ async fn open(operator: &Operator) -> u64 {
     operator.texts(OURS).await[0].parse().unwrap()
 }
 
-/// A role of its own, as which servers and commands of the operator connect; gone at the end.
-async fn as_role(operator: Operator, name: &str, attributes: &str) -> (Operator, String) {
-    let role = format!("{name}_{}", std::process::id());
-    operator.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'any' {attributes}")).await;
-    let mut url: reqwest::Url = operator.database.as_ref().unwrap().url.parse().unwrap();
-    url.set_username(&role).unwrap();
-    url.set_password(Some("any")).unwrap();
-    (operator.with("DATABASE_URL", url.as_str()), role)
+/// Servers and commands of the operator connect as this role.
+fn as_role(operator: Operator, role: &Role) -> Operator {
+    let url = role.url(&operator.database.as_ref().unwrap().url, "any");
+    operator.with("DATABASE_URL", url)
 }
 
 #[tokio::test]
@@ -41,8 +38,10 @@ async fn a_server_that_is_ready_has_opened_half_of_its_connections() {
 #[tokio::test]
 async fn a_server_serves_with_the_connections_that_there_is_room_for() {
     let operator = Operator::on(Engine::Postgres).await;
-    let (operator, role) = as_role(operator, "few", "CONNECTION LIMIT 6").await;
-    let give = format!("DO $$BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO {role}', current_database()); END$$");
+    let role = Role::create("LOGIN CONNECTION LIMIT 6").await;
+    let name = &role.name;
+    let operator = as_role(operator, &role);
+    let give = format!("DO $$BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO {name}', current_database()); END$$");
     operator.sql(&give).await;
 
     let server = operator.serve().await;
@@ -51,14 +50,15 @@ async fn a_server_serves_with_the_connections_that_there_is_room_for() {
     assert!(open(&operator).await <= 6);
     let log = server.stop().await.join("\n");
     assert!(log.contains("fewer connections") && log.contains("\"wanted\":10"), "{log}");
-    operator.sql(&format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    operator.sql(&format!("REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}")).await;
 }
 
 #[tokio::test]
 async fn a_start_that_is_tried_again_leaves_no_connection_behind() {
     let operator = Operator::on(Engine::Postgres).await;
     // May connect, and make no table.
-    let (operator, role) = as_role(operator, "stranger", "").await;
+    let role = Role::create("LOGIN").await;
+    let operator = as_role(operator, &role);
     let mut process = operator.spawn(&["serve"]);
     let attempts = || process.stdout.now().iter().filter(|line| line.contains("waiting for the database")).count();
 
@@ -71,5 +71,4 @@ async fn a_start_that_is_tried_again_leaves_no_connection_behind() {
 
     process.signal("TERM");
     assert_eq!(process.ended().await, Some(0));
-    operator.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }

@@ -154,7 +154,7 @@ async fn headers_that_change_while_the_server_waits_for_its_database_are_used() 
     operator.write("headers", "authorization=CANARY-2");
     operator.write("url", &url);
 
-    let mut server = Server::of(process).await;
+    let server = Server::of(process).await;
     server.alice().await;
     server.stop().await;
     assert_eq!(collector.received().last().unwrap().headers["authorization"], "CANARY-2");

@@ -1,10 +1,10 @@
-//! Credentials that are exchanged in their file are taken when they work, by requests and by a failover alike; nothing else of a URL is.
+//! Credentials that are exchanged in their file are taken when they work, by requests and by a failover alike; another server or database is not.
 
 use std::path::{Path, PathBuf};
 
 use authservice::jobs::Secrets;
 
-use super::primary::{Gateway, url};
+use super::primary::{Gateway, server_of, url};
 use crate::support::database::Role;
 use crate::support::{Engine, TestApp};
 
@@ -96,7 +96,7 @@ async fn another_role_is_taken_and_connections_of_the_one_before_are_given_up() 
 #[tokio::test]
 async fn another_password_leaves_the_connections_that_there_are() {
     let first = TestApp::start(Engine::Postgres, &[]).await;
-    let role = Role::create("LOGIN SUPERUSER").await;
+    let role = Role::asked("one").await;
     let database = url(&first).to_string();
     let mut rig = Rig::beside(&first, &role.url(&database, "one")).await;
     let pair = rig.app.alice().await;
@@ -106,7 +106,11 @@ async fn another_password_leaves_the_connections_that_there_are() {
     );
     let before = first.count(&started).await;
 
-    assert_eq!(rig.exchange(&role.url(&database, "two")).await, 0);
+    if rig.exchange(&role.url(&database, "two")).await == 0 {
+        eprintln!("NOT SHOWN: this server asks for no password (scripts/test.sh starts one that does)");
+    }
+    role.alter("PASSWORD 'two'").await;
+    assert_eq!(rig.reread().await, 0);
 
     let token = rig.app.refresh(&pair.refresh).await.pair().refresh;
     assert_eq!(first.count(&started).await, before, "the same processes");
@@ -148,7 +152,7 @@ async fn another_database_or_server_is_not_switched_to() {
     let first = TestApp::start(Engine::Postgres, &[]).await;
     let another = TestApp::start(Engine::Postgres, &[]).await;
     let database = url(&first).to_string();
-    let server = format!("{}:{}", url(&first).host_str().unwrap(), url(&first).port().unwrap_or(5432));
+    let server = server_of(&first);
     let gateway = Gateway::start(&server).await;
     let mut rig = Rig::beside(&first, &database).await;
     rig.app.alice().await;
@@ -172,7 +176,7 @@ async fn a_failover_uses_what_was_read_anew() {
     let first = TestApp::start(Engine::Postgres, &[]).await;
     let (old, new) = (Role::create("LOGIN SUPERUSER").await, Role::create("LOGIN SUPERUSER").await);
     let direct = url(&first).to_string();
-    let server = format!("{}:{}", url(&first).host_str().unwrap(), url(&first).port().unwrap_or(5432));
+    let server = server_of(&first);
     let gateway = Gateway::start(&server).await;
     let several =
         |role: &Role, password| role.url(&direct, password).replace(&server, &format!("{},{server}", gateway.address));
@@ -197,7 +201,7 @@ async fn credentials_are_taken_although_the_host_in_use_has_failed() {
     let first = TestApp::start(Engine::Postgres, &[]).await;
     let (old, new) = (Role::create("LOGIN SUPERUSER").await, Role::create("LOGIN SUPERUSER").await);
     let direct = url(&first).to_string();
-    let server = format!("{}:{}", url(&first).host_str().unwrap(), url(&first).port().unwrap_or(5432));
+    let server = server_of(&first);
     let gateway = Gateway::start(&server).await;
     let several = |role: &Role| role.url(&direct, "any").replace(&server, &format!("{},{server}", gateway.address));
     let (before, after) = (several(&old), several(&new));

@@ -61,7 +61,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failove
     let app = TestApp::start(Engine::Postgres, &[]).await;
     let pair = app.alice().await;
     let direct = url(&app);
-    let server = format!("{}:{}", direct.host_str().unwrap(), direct.port().unwrap_or(5432));
+    let server = server_of(&app);
     let (nobody, first) = (closed_port().await, Gateway::start(&server).await);
     let hosts = format!("{nobody},{},{server}", first.address);
     let several = direct.as_str().replace(&server, &hosts) + "?target_session_attrs=read-write";
@@ -85,7 +85,7 @@ async fn after_an_outage_the_first_request_gets_a_connection() {
     let app = TestApp::start(Engine::Postgres, &[]).await;
     let pair = app.alice().await;
     let direct = url(&app);
-    let server = format!("{}:{}", direct.host_str().unwrap(), direct.port().unwrap_or(5432));
+    let server = server_of(&app);
     let gateway = Gateway::start(&server).await;
     let address = gateway.address;
     let through = direct.as_str().replace(&server, &address.to_string());
@@ -108,7 +108,7 @@ async fn a_server_that_is_away_is_told_from_a_pool_that_is_in_use() {
     let app = TestApp::start(Engine::Postgres, &[]).await;
     let pair = app.alice().await;
     let direct = url(&app);
-    let server = format!("{}:{}", direct.host_str().unwrap(), direct.port().unwrap_or(5432));
+    let server = server_of(&app);
     let gateway = Gateway::start(&server).await;
     let through = direct.as_str().replace(&server, &gateway.address.to_string());
     let few = ("AUTHSERVICE__DATABASE__MAX_CONNECTIONS", "4");
@@ -133,6 +133,12 @@ async fn a_server_that_is_away_is_told_from_a_pool_that_is_in_use() {
 
 pub(super) fn url(app: &TestApp) -> Url {
     app.app.config.database.url.expose_secret().parse().unwrap()
+}
+
+/// Host and port of its PostgreSQL.
+pub(super) fn server_of(app: &TestApp) -> String {
+    let url = url(app);
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432))
 }
 
 async fn connect(url: &Url) -> DatabaseConnection {

@@ -49,12 +49,25 @@ impl Drop for Database {
     }
 }
 
-/// A role of the PostgreSQL, which belongs to no database. Everybody is trusted there: no password is asked for.
+/// A role of the PostgreSQL, which belongs to no database. Everybody is trusted there, and asked for no password, but the members of
+/// [`ASKED`].
 pub(crate) struct Role {
     pub(crate) name: String,
 }
 
+/// The group whose members `scripts/test.sh` has asked for their passwords.
+const ASKED: &str = "authservice_asked";
+
 impl Role {
+    /// Makes one that is asked for this password; another server than that of `scripts/test.sh` may trust it nevertheless.
+    pub(crate) async fn asked(password: &str) -> Self {
+        let group = format!(
+            "DO $$BEGIN CREATE ROLE {ASKED}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END$$"
+        );
+        admin().await.execute_unprepared(&group).await.unwrap();
+        Self::create(&format!("LOGIN SUPERUSER PASSWORD '{password}' IN ROLE {ASKED}")).await
+    }
+
     /// Makes one with these options: `LOGIN SUPERUSER`.
     pub(crate) async fn create(options: &str) -> Self {
         let name = format!("authservice_role_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
