@@ -238,12 +238,17 @@ async fn section_9_9_an_unknown_address_is_answered_as_a_known_one() {
         let emails = [ALICE, "nobody@example.com", "p\u{430}ypal@example.com"];
         let mut fastest = [Duration::MAX; 3];
         let mut answers = Vec::new();
-        for _ in 0..10 {
+        // Without a hash the answer comes ten times faster, however busy the machine is.
+        let are_alike = |fastest: &[Duration; 3]| fastest[1..].iter().all(|unknown| *unknown > fastest[0] / 2);
+        for round in 0..60 {
             for (email, fastest) in emails.iter().zip(&mut fastest) {
                 let started = Instant::now();
                 let body = json!({"email": email, "password": "Wr0ng!Passw0rd"});
                 answers.push(app.post("auth/login", &body).await);
                 *fastest = started.elapsed().min(*fastest);
+            }
+            if round >= 10 && are_alike(&fastest) {
+                break;
             }
         }
 
@@ -258,10 +263,7 @@ async fn section_9_9_an_unknown_address_is_answered_as_a_known_one() {
             assert_eq!(answer.body, answers[0].body);
             assert_eq!(same(&answer.headers), same(&answers[0].headers));
         }
-        // Without a hash the answer comes ten times faster.
-        for unknown in &fastest[1..] {
-            assert!(*unknown > fastest[0] / 2, "known, unknown, impossible: {fastest:?}");
-        }
+        assert!(are_alike(&fastest), "known, unknown, impossible: {fastest:?}");
     })
     .await;
 }
