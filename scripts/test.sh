@@ -53,6 +53,7 @@ start_postgres() {
         die "initdb failed: $(cat "$cluster/initdb.log")"
     # Passwords are asked for where a test is about them: its role belongs to this group.
     postgres_do sed -i '1i host all +authservice_asked 127.0.0.1/32 scram-sha-256' "$cluster/data/pg_hba.conf"
+    export TEST_POSTGRES_ASKS=yes
     # Durability stays as in production: tests that kill and race transactions must see the real thing.
     postgres_do tee -a "$cluster/data/postgresql.conf" >/dev/null <<CONF
 listen_addresses = '127.0.0.1'

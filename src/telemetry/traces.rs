@@ -157,7 +157,7 @@ impl RequestSpan {
             Some(parent) => Context::new().with_remote_span_context(parent),
             None => Context::new(),
         };
-        let method = super::method(head.method);
+        let method = crate::telemetry::method(head.method);
         let attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.scheme", head.scheme),
@@ -184,7 +184,7 @@ impl RequestSpan {
     pub(crate) fn end(self, method: &str, route: Option<&str>, status: u16) {
         let span = self.0.span();
         if let Some(route) = route {
-            span.update_name(format!("{} {route}", verb(super::method(method))));
+            span.update_name(format!("{} {route}", verb(crate::telemetry::method(method))));
             span.set_attribute(KeyValue::new("http.route", route.to_owned()));
         }
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
@@ -329,7 +329,7 @@ mod tests {
     fn strangers_choose_no_names() {
         let rows = [("GET", "GET"), ("get", "HTTP"), ("CANARY", "HTTP")];
         for (method, expected) in rows {
-            assert_eq!(verb(super::super::method(method)), expected);
+            assert_eq!(verb(crate::telemetry::method(method)), expected);
         }
     }
 }
