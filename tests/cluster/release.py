@@ -160,8 +160,16 @@ class Release:
         return self.get("service", "authservice")["spec"]["clusterIP"]
 
     def ask(self, method: str, path: str, body: dict | None = None, token: str | None = None) -> tuple[int, dict]:
-        with contextlib.closing(http.client.HTTPConnection(self.address(), 9998, timeout=10)) as connection:
-            return exchange(connection, method, path, body, token)
+        """Where there was no pod, the node's proxy refuses for a moment longer than the new one is not ready."""
+        end = time.monotonic() + 10
+        while True:
+            try:
+                with contextlib.closing(http.client.HTTPConnection(self.address(), 9998, timeout=10)) as connection:
+                    return exchange(connection, method, path, body, token)
+            except ConnectionRefusedError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
 
     def register(self) -> None:
         status, said = self.ask("POST", f"{API}/users/register", {"email": "alice@example.com", "password": PASSWORD, "full_name": "Alice"})
