@@ -10,11 +10,21 @@ use sea_orm::EntityTrait as _;
 use tokio::task::JoinSet;
 
 use super::{ALICE, ENABLED, HOME, PROXY, each_limited, failures, guess, in_flight, limited, register, to_next_hour};
-use crate::support::{Engine, TestApp};
+use crate::support::{Answer, Engine, TestApp};
 
 const TEN: (&str, &str) = ("AUTHSERVICE__LIMITS__SIGN_INS_PER_SECOND", "10");
 
 const SPENT: &str = "SELECT count(*) FROM audit_events WHERE event = 'budget_spent'";
+
+/// Wrong guesses at once, every other one at each replica; `whose` tells the account and where it is guessed from.
+async fn sixty_at_once(replicas: [&TestApp; 2], whose: impl Fn(usize) -> (String, String)) -> Vec<Answer> {
+    let mut guesses = JoinSet::new();
+    for number in 0..60 {
+        let (email, from) = whose(number);
+        guesses.spawn(in_flight(replicas[number % 2], &email, "wrongwrong", &from));
+    }
+    guesses.join_all().await
+}
 
 /// Guesses at a new account from a new address each time, until it is told to wait; returns how many were verified.
 async fn spend_all(app: &TestApp, round: usize) -> usize {
@@ -63,14 +73,9 @@ async fn t01_of_many_at_once_on_two_replicas_it_lets_so_many_in() {
     each_limited(&[TEN], async |app| {
         to_next_hour(&app);
         let other = app.another_replica().await;
-        let mut guesses = JoinSet::new();
-        for number in 0..60 {
-            let server = if number % 2 == 0 { &app } else { &other };
-            let email = format!("nobody{number}@example.com");
-            guesses.spawn(in_flight(server, &email, "wrongwrong", &format!("203.0.113.{number}")));
-        }
+        let nobody = |number| (format!("nobody{number}@example.com"), format!("203.0.113.{number}"));
 
-        let answers = guesses.join_all().await;
+        let answers = sixty_at_once([&app, &other], nobody).await;
 
         assert_eq!(answers.iter().filter(|answer| answer.status == 401).count(), 10);
         answers.iter().filter(|answer| answer.status != 401).for_each(|answer| assert_eq!(limited(answer), 1));
@@ -113,13 +118,8 @@ async fn t02_guesses_that_their_account_refuses_cost_everybody_nothing() {
     each_limited(&[TEN], async |app| {
         to_next_hour(&app);
         let other = app.another_replica().await;
-        let mut guesses = JoinSet::new();
-        for number in 0..60 {
-            let server = if number % 2 == 0 { &app } else { &other };
-            guesses.spawn(in_flight(server, ALICE, "wrongwrong", HOME));
-        }
 
-        let answers = guesses.join_all().await;
+        let answers = sixty_at_once([&app, &other], |_| (ALICE.to_owned(), HOME.to_owned())).await;
 
         let verified = answers.iter().filter(|answer| answer.status == 401).count();
         assert!((1..=4).contains(&verified), "{verified}");
